@@ -1,0 +1,76 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "millrace/time.h"
+
+namespace millrace {
+
+enum class LogLevel : std::uint8_t { debug, info, warning, error };
+
+/// A number that only grows. Any thread may add.
+class Counter {
+ public:
+  void add(std::uint64_t n = 1) noexcept { value_.fetch_add(n, std::memory_order_relaxed); }
+  [[nodiscard]] std::uint64_t value() const noexcept {
+    return value_.load(std::memory_order_relaxed);
+  }
+
+ private:
+  std::atomic<std::uint64_t> value_{0};
+};
+
+/// Time for stages. Tests hold it still; nothing in a stage asks the system instead.
+class Clock {
+ public:
+  Clock() = default;
+  Clock(const Clock&) = delete;
+  Clock& operator=(const Clock&) = delete;
+  virtual ~Clock() = default;
+  /// Wall clock time.
+  [[nodiscard]] virtual Timestamp now() const = 0;
+};
+
+/// What the host offers to one stage. It is handed to `open` and outlives the stage. All functions
+/// may be called from any thread.
+class Context {
+ public:
+  Context() = default;
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+  virtual ~Context() = default;
+
+  /// The stage's name in the pipeline file.
+  [[nodiscard]] virtual std::string_view stage() const = 0;
+  [[nodiscard]] virtual const Clock& clock() const = 0;
+  virtual void log(LogLevel level, std::string_view message) = 0;
+
+  void debug(std::string_view message) { log(LogLevel::debug, message); }
+  void info(std::string_view message) { log(LogLevel::info, message); }
+  void warning(std::string_view message) { log(LogLevel::warning, message); }
+  void error(std::string_view message) { log(LogLevel::error, message); }
+
+  /// A counter of the stage beside the host's own, shown in the summary and the metrics. The same
+  /// name gives the same counter, also to other instances of the stage. Ask once, in `open`.
+  virtual Counter& counter(std::string_view name) = 0;
+  /// Counts input items (of a source: items it read and does not give on) that are dropped on
+  /// purpose, under a reason such as "no-session".
+  virtual void dropped(std::string_view reason, std::uint64_t n) = 0;
+  /// For a stage that is declared `aggregates`: n more input items have gone on as part of an
+  /// output. At the end of a run in = handled + dropped + rejected must hold.
+  virtual void handled(std::uint64_t n) = 0;
+  /// A finite source tells how far it is, in bytes or any other unit. `total` 0: not known.
+  virtual void progress(std::uint64_t done, std::uint64_t total) = 0;
+
+  /// An input file named in the pipeline file (a model): `path` as it is if it is absolute or
+  /// exists below the working folder, else below the data folder of the installation if it exists
+  /// there, else as it is.
+  [[nodiscard]] virtual std::filesystem::path find_file(
+      const std::filesystem::path& path) const = 0;
+};
+
+}  // namespace millrace

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "millrace/batch.h"
+#include "millrace/time.h"
+
+namespace millrace {
+
+/// Link types by the numbers libpcap's live handles and files use (DLT_*,
+/// https://www.tcpdump.org/linktypes.html).
+enum class LinkType : std::uint16_t {
+  bsd_null = 0,  ///< BSD loopback: address family in the capturing host's byte order
+  ethernet = 1,
+  raw_dlt = 12,        ///< raw IP as DLT_RAW on Linux
+  raw = 101,           ///< raw IP as LINKTYPE_RAW in files
+  bsd_loop = 108,      ///< BSD loopback: address family in network byte order
+  linux_cooked = 113,  ///< SLL
+  ipv4 = 228,
+  ipv6 = 229,
+  linux_cooked2 = 276  ///< SLL2
+};
+
+/// One captured packet: a view into the storage of its batch.
+struct Packet {
+  Timestamp time;
+  const std::byte* data = nullptr;
+  std::uint32_t captured = 0;  ///< bytes at `data`
+  std::uint32_t length = 0;    ///< bytes on the wire
+  LinkType link = LinkType::ethernet;
+
+  [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data, captured}; }
+};
+
+template <>
+struct ItemTraits<Packet> {
+  static constexpr std::string_view name = "millrace.Packet";
+  /// time (ns), link type, length, bytes in base64
+  static void describe(const Packet& packet, std::string& json);
+};
+
+}  // namespace millrace

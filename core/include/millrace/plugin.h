@@ -1,0 +1,155 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "millrace/abi.h"
+#include "millrace/batch.h"
+#include "millrace/option.h"
+#include "millrace/stage.h"
+
+namespace millrace {
+
+enum class StageKind : std::uint8_t { source, transform, sink };
+
+/// What a stage's own check found wrong with options that are each valid alone. Used by `check` and
+/// before every start, so nothing here may touch the network or need a secret.
+class Findings {
+ public:
+  struct Finding {
+    std::string option;  ///< empty: the stage as a whole
+    std::string message;
+  };
+  void add(std::string option, std::string message) {
+    list_.push_back({std::move(option), std::move(message)});
+  }
+  [[nodiscard]] const std::vector<Finding>& list() const noexcept { return list_; }
+
+ private:
+  std::vector<Finding> list_;
+};
+
+/// A further item type that a stage takes, and how a batch of it becomes one of the stage's own.
+struct InputAdapter {
+  const ItemType* from = nullptr;
+  std::function<BoxedBatch(BatchBase&)> convert;
+};
+
+/// Everything the host knows of a stage. Made by `source`, `transform` and `sink`.
+struct StageDescriptor {
+  std::string name;
+  std::string help;
+  StageKind kind = StageKind::source;
+  const ItemType* input = nullptr;   ///< null for a source
+  const ItemType* output = nullptr;  ///< null for a sink
+  std::vector<InputAdapter> adapters;
+  std::vector<OptionSpec> options;
+  std::string single_reason;    ///< not empty: `workers` must be 1, because of this
+  bool counts_handled = false;  ///< the stage reports Context::handled itself
+  std::function<std::shared_ptr<void>()> new_options;
+  std::function<std::unique_ptr<Stage>(const void* options)> create;
+  std::function<void(const void* options, Findings&)> check;
+
+  /// The stage keeps state over all items, so one instance must see all of them.
+  StageDescriptor&& single(std::string reason) && {
+    single_reason = std::move(reason);
+    return std::move(*this);
+  }
+  /// Several inputs go into one output, at another time: the stage calls Context::handled.
+  StageDescriptor&& aggregates() && {
+    counts_handled = true;
+    return std::move(*this);
+  }
+  /// `convert` moves the content of its argument into the batch it returns.
+  template <class Other, class In>
+  StageDescriptor&& accepts(Batch<In> (*convert)(Batch<Other>&)) && {
+    adapters.push_back({&item_type<Other>(), [convert](BatchBase& from) {
+                          return BoxedBatch(
+                              new Batch<In>(convert(static_cast<Batch<Other>&>(from))));
+                        }});
+    return std::move(*this);
+  }
+  /// `check` looks at the options together; see Findings.
+  template <class Options>
+  StageDescriptor&& checked(void (*function)(const Options&, Findings&)) && {
+    check = [function](const void* values, Findings& findings) {
+      function(*static_cast<const Options*>(values), findings);
+    };
+    return std::move(*this);
+  }
+};
+
+/// What a plugin offers, behind its head.
+struct PluginBody {
+  std::vector<StageDescriptor> stages;
+};
+
+struct NoOptions {};
+
+namespace detail {
+
+template <class S, class Options, class... Specs>
+StageDescriptor describe_stage(StageKind kind, std::string name, std::string help,
+                               Specs&&... options) {
+  StageDescriptor stage;
+  stage.name = std::move(name);
+  stage.help = std::move(help);
+  stage.kind = kind;
+  if constexpr (requires { typename S::input_type; }) {
+    stage.input = &item_type<typename S::input_type>();
+  }
+  if constexpr (requires { typename S::output_type; }) {
+    stage.output = &item_type<typename S::output_type>();
+  }
+  stage.new_options = [] { return std::make_shared<Options>(); };
+  stage.create = [](const void* values) -> std::unique_ptr<Stage> {
+    if constexpr (std::constructible_from<S, const Options&>) {
+      return std::make_unique<S>(*static_cast<const Options*>(values));
+    } else {
+      return std::make_unique<S>();
+    }
+  };
+  (stage.options.push_back(OptionSpec(std::forward<Specs>(options))), ...);
+  return stage;
+}
+
+}  // namespace detail
+
+/// `S` is a Source, constructed from `const Options&` (or without arguments).
+template <class S, class Options = NoOptions, class... Specs>
+StageDescriptor source(std::string name, std::string help, Specs&&... options) {
+  static_assert(std::derived_from<S, Source<typename S::output_type>>);
+  return detail::describe_stage<S, Options>(StageKind::source, std::move(name), std::move(help),
+                                            std::forward<Specs>(options)...);
+}
+template <class S, class Options = NoOptions, class... Specs>
+StageDescriptor transform(std::string name, std::string help, Specs&&... options) {
+  static_assert(std::derived_from<S, Transform<typename S::input_type, typename S::output_type>>);
+  return detail::describe_stage<S, Options>(StageKind::transform, std::move(name), std::move(help),
+                                            std::forward<Specs>(options)...);
+}
+template <class S, class Options = NoOptions, class... Specs>
+StageDescriptor sink(std::string name, std::string help, Specs&&... options) {
+  static_assert(std::derived_from<S, Sink<typename S::input_type>>);
+  return detail::describe_stage<S, Options>(StageKind::sink, std::move(name), std::move(help),
+                                            std::forward<Specs>(options)...);
+}
+
+}  // namespace millrace
+
+/// Once in a plugin: its name, its version, its stages. The first stage usually bears the plugin's
+/// name. Exports `millrace_plugin`, see abi.h.
+#define MILLRACE_PLUGIN(plugin_name, plugin_version, ...)                           \
+  static const ::millrace::PluginBody& millrace_plugin_body() {                     \
+    static const ::millrace::PluginBody body{{__VA_ARGS__}};                        \
+    return body;                                                                    \
+  }                                                                                 \
+  extern "C" MILLRACE_EXPORT const ::millrace::PluginHead millrace_plugin;          \
+  const ::millrace::PluginHead millrace_plugin = {                                  \
+      MILLRACE_PLUGIN_MAGIC, sizeof(::millrace::PluginHead), ::millrace::kAbiMajor, \
+      ::millrace::kAbiMinor, MILLRACE_FINGERPRINT,           plugin_name,           \
+      plugin_version,        &millrace_plugin_body}

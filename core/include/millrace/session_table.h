@@ -1,0 +1,99 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "millrace/batch.h"
+#include "millrace/decode.h"
+#include "millrace/packet.h"
+#include "millrace/session.h"
+#include "millrace/time.h"
+
+namespace millrace {
+
+struct SessionLimits {
+  std::uint32_t packets = 24;                 ///< a session is full at this many packets
+  Duration delay = std::chrono::seconds(10);  ///< and due at the latest this long after its first
+  Duration idle = std::chrono::seconds(60);   ///< a five-tuple idle for this long begins anew
+  std::uint32_t max_sessions = 1U << 20U;     ///< five-tuples remembered, due or not
+  std::uint64_t max_bytes = 1ULL << 30U;      ///< packet bytes held of sessions that are not due
+  std::uint32_t max_fragments = 4096;         ///< fragmented IP packets remembered
+  Layer layer = Layer::l7;                    ///< lowest layer of which bytes are kept
+};
+
+/// How many packets went where. packets = stored + after_due + undecodable (by reason) +
+/// lost_fragments; stored and after_due include joined fragments.
+struct SessionCounts {
+  std::uint64_t packets = 0;
+  std::uint64_t stored = 0;            ///< became part of a session
+  std::uint64_t after_due = 0;         ///< came for a session that was due already
+  std::uint64_t joined_fragments = 0;  ///< later fragments among stored and after_due
+  std::uint64_t lost_fragments = 0;    ///< later fragments whose first one is not remembered
+  std::array<std::uint64_t, kDecodeKinds> undecodable{};  ///< by Decode; the first two stay 0
+  std::uint64_t sessions = 0;                             ///< begun
+  std::uint64_t forgotten = 0;  ///< done five-tuples forgotten early, table full
+};
+
+/// Groups packets into sessions (design section 7), on the time that the packets carry.
+///
+/// A session is emitted exactly once, when it is full, when `delay` has passed, when it must make
+/// room, or at `flush`. Its five-tuple is remembered until it was idle for `idle` or a TCP SYN
+/// without ACK arrives; until then further packets are counted, not stored. A table that is full
+/// first forgets the done five-tuple that was idle for longest, then emits its oldest session as
+/// `evicted`. What is emitted depends on the packets alone, not on how they are cut into batches.
+///
+/// Memory: at most about max_sessions * 144 bytes (grown as needed), max_bytes plus an eighth for
+/// the blocks that hold packets, max_fragments * 96. No allocation per packet. Threads: one.
+class SessionTable {
+ public:
+  /// Called for every session that is due, in order. The session and its packets' bytes are only
+  /// valid during the call. `born` is what `add` was given with the session's first packet.
+  using Emit = std::function<void(const Session& session, std::uint64_t born)>;
+
+  explicit SessionTable(const SessionLimits& limits);
+  SessionTable(const SessionTable&) = delete;
+  SessionTable& operator=(const SessionTable&) = delete;
+  ~SessionTable();
+
+  /// `tag` is handed back as `born` with the sessions that begin in this call.
+  void add(std::span<const Packet> packets, std::uint64_t tag, const Emit& emit);
+  /// No earlier packet will come. Time never goes back: a lower value changes nothing.
+  void advance(Timestamp watermark, const Emit& emit);
+  /// Emits everything that is not due yet, oldest first, as `end`.
+  void flush(const Emit& emit);
+
+  [[nodiscard]] const SessionCounts& counts() const noexcept;
+  [[nodiscard]] std::size_t size() const noexcept;          ///< five-tuples remembered
+  [[nodiscard]] std::size_t active() const noexcept;        ///< sessions not due yet
+  [[nodiscard]] std::uint64_t bytes_held() const noexcept;  ///< of packets, in blocks
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Collects sessions into a batch that owns copies of their packets' bytes.
+class SessionBatch {
+ public:
+  SessionBatch();
+  ~SessionBatch();
+  SessionBatch(const SessionBatch&) = delete;
+  SessionBatch& operator=(const SessionBatch&) = delete;
+
+  void add(const Session& session);
+  [[nodiscard]] std::size_t size() const noexcept;
+  [[nodiscard]] std::size_t bytes() const noexcept;
+  /// The sessions added since the last take.
+  [[nodiscard]] Batch<Session> take();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace millrace
