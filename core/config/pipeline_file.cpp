@@ -1,0 +1,320 @@
+#include "config/pipeline_file.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include <fmt/format.h>
+
+#include "config/toml.h"
+
+namespace millrace::host {
+
+const std::vector<OptionSpec>& host_option_specs() {
+  static const std::vector<OptionSpec> specs = [] {
+    std::vector<OptionSpec> list;
+    list.push_back(option<&HostOptions::workers>(
+                       "workers",
+                       "instances of the stage that run beside each other, each in a "
+                       "thread of its own; the order of items is kept")
+                       .between(1, 256));
+    list.push_back(option<&HostOptions::required>(
+        "required",
+        "whether an item counts as delivered only when this branch has taken it; false "
+        "gives the branch a queue and lets the others go on when it fails"));
+    list.push_back(option<&HostOptions::retry_for>(
+                       "retry_for", "how long a call that fails for a passing reason is repeated")
+                       .at_least(Duration(0)));
+    return list;
+  }();
+  return specs;
+}
+
+const std::vector<OptionSpec>& queue_option_specs() {
+  static const std::vector<OptionSpec> specs = [] {
+    std::vector<OptionSpec> list;
+    list.push_back(
+        option<&QueueOptions::batches>("batches", "batches that may wait").between(1, 1U << 20U));
+    list.push_back(option<&QueueOptions::bytes>("bytes",
+                                                "bytes that the waiting batches may hold; a single "
+                                                "larger batch still passes")
+                       .at_least(ByteSize{1}));
+    list.push_back(option<&QueueOptions::when_full>(
+                       "when_full", "what happens to a batch that finds the queue full")
+                       .choices({{"block", WhenFull::block},
+                                 {"drop-newest", WhenFull::drop_newest},
+                                 {"drop-oldest", WhenFull::drop_oldest}}));
+    return list;
+  }();
+  return specs;
+}
+
+const std::vector<std::string>& host_key_names() {
+  static const std::vector<std::string> keys = {"use",      "from",      "workers",  "queue",
+                                                "required", "retry_for", "on_reject"};
+  return keys;
+}
+
+namespace {
+
+bool is_stage_name(std::string_view name) {
+  return !name.empty() && std::ranges::all_of(name, [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '_' || c == '-';
+  });
+}
+
+class Reader {
+ public:
+  explicit Reader(Report& report) : report_(report) {}
+
+  PipelineSpec read(TomlDocument document) {
+    pipeline_.syntax_errors = document.syntax_errors;
+    for (ConfigEntry& entry : document.root) {
+      if (entry.key == "pipeline") {
+        read_head(entry);
+      } else if (entry.key == "stage") {
+        read_stages(entry);
+      } else if (entry.key == "config") {
+        report_.add(entry.key_at, "this version has no config providers",
+                    "values from ${NAME} and --var instead of a [config] section");
+      } else {
+        report_.add(entry.key_at, fmt::format("'{}' has no meaning here", entry.key),
+                    "[pipeline] or [stage.NAME]",
+                    nearest(entry.key, {"pipeline", "stage", "config"}));
+      }
+    }
+    if (pipeline_.stages.empty() && !pipeline_.syntax_errors && !stages_failed_) {
+      report_.add({}, "the file has no stages", "at least one [stage.NAME] section");
+    }
+    return std::move(pipeline_);
+  }
+
+ private:
+  void read_head(const ConfigEntry& head) {
+    const auto* table = head.value.table();
+    if (table == nullptr) {
+      report_.add(head.value.at, "'pipeline' is " + std::string(kind_of(head.value)),
+                  "a section [pipeline]");
+      return;
+    }
+    for (const ConfigEntry& entry : *table) {
+      if (entry.key != "name" && entry.key != "about") {
+        report_.add(entry.key_at, fmt::format("[pipeline] has no key '{}'", entry.key),
+                    "name or about", nearest(entry.key, {"name", "about"}));
+      } else if (entry.value.text() == nullptr) {
+        report_.add(entry.value.at, fmt::format("'{}' is {}", entry.key, kind_of(entry.value)),
+                    "a text in quotes");
+      } else {
+        (entry.key == "name" ? pipeline_.name : pipeline_.about) = *entry.value.text();
+      }
+    }
+  }
+
+  void read_stages(ConfigEntry& stages) {
+    auto* table = stages.value.table();
+    if (table == nullptr) {
+      report_.add(stages.value.at, "'stage' is " + std::string(kind_of(stages.value)),
+                  "sections [stage.NAME]");
+      stages_failed_ = true;
+      return;
+    }
+    for (ConfigEntry& entry : *table) {
+      auto* keys = entry.value.table();
+      if (keys == nullptr) {
+        report_.add(entry.key_at, fmt::format("stage '{}' is {}", entry.key, kind_of(entry.value)),
+                    fmt::format("a section [stage.{}]", entry.key));
+        stages_failed_ = true;
+      } else if (!is_stage_name(entry.key)) {
+        report_.add(entry.key_at, fmt::format("'{}' cannot be a stage's name", entry.key),
+                    "letters, digits, '-' and '_'");
+        stages_failed_ = true;
+      } else {
+        read_stage(entry, *keys);
+      }
+    }
+  }
+
+  void read_stage(const ConfigEntry& entry, ConfigValue::Table& keys) {
+    StageSpec stage;
+    stage.name = entry.key;
+    stage.at = entry.key_at;
+    const std::string owner = fmt::format("stage '{}'", stage.name);
+    ConfigValue::Table plain;
+    for (ConfigEntry& key : keys) {
+      if (key.key == "use") {
+        stage.use_at = key.value.at;
+        if (key.value.unresolved) continue;
+        if (key.value.text() == nullptr) {
+          report_.add(key.value.at, fmt::format("'use' is {}", kind_of(key.value)),
+                      R"("plugin" or "plugin.stage")");
+        } else {
+          stage.use = *key.value.text();
+        }
+      } else if (key.key == "from") {
+        read_from(key.value, stage);
+      } else if (key.key == "queue") {
+        read_queue(key, stage);
+      } else if (key.key == "on_reject") {
+        read_on_reject(key.value, stage);
+      } else if (std::ranges::find(host_option_specs(), key.key, &OptionSpec::name) !=
+                 host_option_specs().end()) {
+        if (key.key == "workers") stage.workers_at = key.value.at;
+        plain.push_back(key);
+      } else {
+        stage.options.push_back(std::move(key));
+      }
+    }
+    bind_options(plain, host_option_specs(), &stage.host, owner, stage.at, {}, true, report_);
+    if (find(keys, "use") == nullptr && !pipeline_.syntax_errors) {
+      report_.add(stage.at, fmt::format("{} does not say which plugin it uses", owner),
+                  R"(use = "plugin" or use = "plugin.stage")");
+    }
+    pipeline_.stages.push_back(std::move(stage));
+  }
+
+  void read_from(const ConfigValue& value, StageSpec& stage) {
+    const auto add = [&](const ConfigValue& name) {
+      if (name.unresolved) return;
+      if (name.text() == nullptr) {
+        report_.add(name.at, fmt::format("'from' is {}", kind_of(name)),
+                    "the name of a stage, or a list of names");
+        return;
+      }
+      if (std::ranges::find(stage.from, *name.text(), &StageSpec::From::name) != stage.from.end()) {
+        report_.add(name.at, fmt::format("'{}' stands twice in 'from'", *name.text()));
+        return;
+      }
+      stage.from.push_back({*name.text(), name.at});
+    };
+    if (const auto* list = value.list()) {
+      for (const ConfigValue& name : *list) add(name);
+    } else {
+      add(value);
+    }
+  }
+
+  void read_queue(const ConfigEntry& key, StageSpec& stage) {
+    const auto* table = key.value.table();
+    if (table == nullptr) {
+      report_.add(key.value.at, fmt::format("'queue' is {}", kind_of(key.value)),
+                  R"(a table such as { batches = 16, bytes = "64MiB", when_full = "block" })");
+      return;
+    }
+    QueueOptions queue;
+    bind_options(*table, queue_option_specs(), &queue, "'queue'", key.key_at, {}, true, report_);
+    stage.host.queue = queue;
+  }
+
+  void read_on_reject(const ConfigValue& value, StageSpec& stage) {
+    constexpr std::string_view kExpected = R"("count", "stop" or { file = "dead-letters.jsonl" })";
+    if (any_unresolved(value)) return;
+    if (const auto* table = value.table()) {
+      const ConfigEntry* file = find(*table, "file");
+      if (file == nullptr || file->value.text() == nullptr || table->size() != 1) {
+        report_.add(value.at, "'on_reject' is not understood", std::string(kExpected));
+        return;
+      }
+      stage.host.on_reject = OnReject::file;
+      stage.host.reject_file = *file->value.text();
+      return;
+    }
+    const std::string* text = value.text();
+    if (text != nullptr && *text == "count") {
+      stage.host.on_reject = OnReject::count;
+    } else if (text != nullptr && *text == "stop") {
+      stage.host.on_reject = OnReject::stop;
+    } else {
+      report_.add(value.at, fmt::format("{} cannot be 'on_reject'", to_text(value)),
+                  std::string(kExpected),
+                  text == nullptr ? std::string() : nearest(*text, {"count", "stop", "file"}));
+    }
+  }
+
+  Report& report_;
+  PipelineSpec pipeline_;
+  bool stages_failed_ = false;
+};
+
+/// Puts `stage.key=value` (or `stage.queue.key=value`) into the document, replacing what stands
+/// there.
+void apply(const Setting& setting, const Variables& variables, TomlDocument& document,
+           Report& report) {
+  const std::string source_name = "--set " + setting.text;
+  const std::size_t equals = setting.text.find('=');
+  std::vector<std::string> path;
+  std::stringstream names(setting.text.substr(0, equals));
+  for (std::string part; std::getline(names, part, '.');) path.push_back(part);
+  const bool whole = equals != std::string::npos && path.size() >= 2 &&
+                     std::ranges::none_of(path, &std::string::empty);
+  if (!whole) {
+    report.add({report.add_source(source_name, {}), 0, 0, 1}, "this is no setting",
+               "stage.key=value");
+    return;
+  }
+  ConfigValue value =
+      read_toml_value(source_name, setting.text.substr(equals + 1), variables, report);
+  ConfigEntry* stages = nullptr;
+  for (ConfigEntry& entry : document.root) {
+    if (entry.key == "stage") stages = &entry;
+  }
+  ConfigValue::Table* table = stages != nullptr ? stages->value.table() : nullptr;
+  const Position at = value.at;
+  for (std::size_t depth = 0; table != nullptr && depth + 1 < path.size(); ++depth) {
+    auto found = std::ranges::find(*table, path[depth], &ConfigEntry::key);
+    if (found == table->end() && depth > 0) {
+      table->push_back({path[depth], at, {at, ConfigValue::Table{}}});
+      found = std::prev(table->end());
+    }
+    if (found == table->end()) {
+      std::vector<std::string> known;
+      for (const ConfigEntry& entry : *table) known.push_back(entry.key);
+      report.add(at, fmt::format("there is no stage '{}'", path[depth]), {},
+                 nearest(path[depth], known));
+      return;
+    }
+    table = found->value.table();
+  }
+  if (table == nullptr) {
+    report.add(at, "there is nothing of that name to set", "stage.key=value");
+    return;
+  }
+  const auto found = std::ranges::find(*table, path.back(), &ConfigEntry::key);
+  if (found == table->end()) {
+    table->push_back({path.back(), at, std::move(value)});
+  } else {
+    found->key_at = at;
+    found->value = std::move(value);
+  }
+}
+
+}  // namespace
+
+PipelineSpec read_pipeline_text(const std::string& name, std::string text,
+                                const Variables& variables, const std::vector<Setting>& settings,
+                                Report& report) {
+  TomlDocument document = read_toml(name, std::move(text), variables, report);
+  for (const Setting& setting : settings) apply(setting, variables, document, report);
+  return Reader(report).read(std::move(document));
+}
+
+PipelineSpec read_pipeline(const std::filesystem::path& path, const Variables& variables,
+                           const std::vector<Setting>& settings, Report& report) {
+  std::stringstream text;
+  std::error_code error;
+  const bool folder = std::filesystem::is_directory(path, error);
+  std::ifstream file;
+  if (!folder) file.open(path, std::ios::binary);
+  if (folder || !file) {
+    const std::string reason = folder ? "it is a folder" : std::strerror(errno);
+    report.add({report.add_source(path.string(), {}), 0, 0, 1},
+               fmt::format("cannot read the pipeline file: {}", reason));
+    return {};
+  }
+  text << file.rdbuf();
+  return read_pipeline_text(path.string(), text.str(), variables, settings, report);
+}
+
+}  // namespace millrace::host

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace millrace::host {
+
+/// A place in a source text of a Report; lines and columns count from 1. Line 0: the text as a
+/// whole.
+struct Position {
+  std::uint32_t source = 0;
+  std::uint32_t line = 0;
+  std::uint32_t column = 0;
+  std::uint32_t length = 1;  ///< in columns, for the underline
+
+  friend auto operator<=>(const Position&, const Position&) = default;
+};
+
+/// All that is wrong with a pipeline file, gathered so that one look shows everything.
+class Report {
+ public:
+  struct Entry {
+    Position at;
+    std::string message;
+    std::string expected;  ///< "an integer from 1 to 65535", or empty
+    std::string meant;     ///< what was probably meant, or empty
+  };
+
+  /// `name` is what errors begin with: a file's path, "--set a.b=c". The number goes into Position.
+  std::uint32_t add_source(std::string name, std::string text);
+
+  void add(Position at, std::string message, std::string expected = {}, std::string meant = {});
+
+  [[nodiscard]] bool empty() const noexcept { return entries_.empty(); }
+  [[nodiscard]] std::size_t size() const noexcept { return entries_.size(); }
+  [[nodiscard]] const std::vector<Entry>& entries() const noexcept { return entries_; }
+  [[nodiscard]] const std::string& source_name(std::uint32_t source) const {
+    return sources_.at(source).name;
+  }
+  /// The text of a line without its end, or empty.
+  [[nodiscard]] std::string_view line(Position at) const;
+
+  /// Every entry in the order of the file: `file:line:column: error: message`, the line, a caret
+  /// line, and `expected` and `did you mean` where there is something to say.
+  [[nodiscard]] std::string text() const;
+
+ private:
+  struct Source {
+    std::string name;
+    std::string text;
+  };
+  std::vector<Source> sources_;
+  std::vector<Entry> entries_;
+};
+
+}  // namespace millrace::host

@@ -1,0 +1,94 @@
+#include "config/value.h"
+
+#include <algorithm>
+#include <charconv>
+#include <type_traits>
+
+#include <fmt/format.h>
+
+namespace millrace::host {
+
+const ConfigEntry* find(const ConfigValue::Table& table, std::string_view key) {
+  const auto found = std::ranges::find(table, key, &ConfigEntry::key);
+  return found == table.end() ? nullptr : &*found;
+}
+
+std::string_view kind_of(const ConfigValue& value) {
+  static constexpr std::string_view kNames[] = {"true or false", "an integer", "a number",
+                                                "a text",        "a list",     "a table"};
+  return kNames[value.value.index()];
+}
+
+bool any_unresolved(const ConfigValue& value) {
+  if (value.unresolved) return true;
+  if (const auto* list = value.list()) return std::ranges::any_of(*list, any_unresolved);
+  if (const auto* table = value.table()) {
+    return std::ranges::any_of(
+        *table, [](const ConfigEntry& entry) { return any_unresolved(entry.value); });
+  }
+  return false;
+}
+
+namespace {
+
+template <class T>
+bool parse_whole(const std::string& text, T& number) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+}  // namespace
+
+OptionValue to_option_value(const ConfigValue& value, std::string_view spec_type) {
+  if (value.substituted && value.text() != nullptr) {
+    const std::string& text = *value.text();
+    std::int64_t whole = 0;
+    double number = 0;
+    if (spec_type == "true or false" && (text == "true" || text == "false")) {
+      return {text == "true"};
+    }
+    if ((spec_type == "integer" || spec_type == "number" || spec_type == "size") &&
+        parse_whole(text, whole)) {
+      return {whole};
+    }
+    if (spec_type == "number" && parse_whole(text, number)) return {number};
+  }
+  return std::visit(
+      [spec_type](const auto& held) -> OptionValue {
+        using T = std::decay_t<decltype(held)>;
+        if constexpr (std::is_same_v<T, ConfigValue::List>) {
+          OptionValue::List list;
+          for (const ConfigValue& element : held)
+            list.push_back(to_option_value(element, spec_type));
+          return {std::move(list)};
+        } else if constexpr (std::is_same_v<T, ConfigValue::Table>) {
+          OptionValue::Table table;
+          for (const ConfigEntry& entry : held) {
+            table.emplace_back(entry.key, to_option_value(entry.value, spec_type));
+          }
+          return {std::move(table)};
+        } else {
+          return {held};
+        }
+      },
+      value.value);
+}
+
+std::string to_text(const ConfigValue& value) {
+  return std::visit(
+      [](const auto& held) -> std::string {
+        using T = std::decay_t<decltype(held)>;
+        if constexpr (std::is_same_v<T, ConfigValue::List>) {
+          return "[...]";
+        } else if constexpr (std::is_same_v<T, ConfigValue::Table>) {
+          return "{...}";
+        } else if constexpr (std::is_same_v<T, std::string>) {
+          return fmt::format("\"{}\"", held);
+        } else {
+          return fmt::format("{}", held);
+        }
+      },
+      value.value);
+}
+
+}  // namespace millrace::host

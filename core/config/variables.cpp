@@ -1,0 +1,134 @@
+#include "config/variables.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "millrace/option.h"
+
+namespace millrace::host {
+
+namespace {
+
+bool is_name(std::string_view name) {
+  const auto plain = [](unsigned char c) { return std::isalnum(c) != 0 || c == '_'; };
+  return !name.empty() && std::ranges::all_of(name, plain) &&
+         std::isdigit(static_cast<unsigned char>(name.front())) == 0;
+}
+
+std::string not_a_reference(std::string_view text) {
+  return fmt::format(
+      "'${{{}}}' is none of ${{NAME}}, ${{NAME:-default}}, ${{NAME:?message}}, ${{file:PATH}}",
+      text);
+}
+
+/// A secret's file usually ends with a line end that is no part of the secret.
+std::string without_line_end(std::string text) {
+  while (text.ends_with('\n') || text.ends_with('\r')) text.pop_back();
+  return text;
+}
+
+}  // namespace
+
+Variables::Lookup Variables::look_up(std::string_view reference) const {
+  if (reference.starts_with("file:")) {
+    const std::string path(reference.substr(5));
+    std::ifstream file(path, std::ios::binary);
+    if (!file) {
+      return {{}, fmt::format("cannot read '{}': {}", path, std::strerror(errno)), {}};
+    }
+    std::stringstream content;
+    content << file.rdbuf();
+    return {without_line_end(content.str()), {}, {}};
+  }
+  if (reference.starts_with("config.")) {
+    return {
+        {},
+        fmt::format("'${{{}}}' needs a [config] section that names a config provider", reference),
+        {}};
+  }
+  const std::size_t colon = reference.find(':');
+  const std::string name(reference.substr(0, colon));
+  if (!is_name(name)) {
+    return {{}, not_a_reference(reference), {}};
+  }
+  std::optional<std::string> value;
+  if (const auto found = given_.find(name); found != given_.end()) {
+    value = found->second;
+  } else if (const char* set = std::getenv(name.c_str())) {
+    value = set;
+  }
+  if (colon == std::string_view::npos) {
+    if (value) return {value, {}, {}};
+    std::vector<std::string> names;
+    for (const auto& [known, ignored] : given_) names.push_back(known);
+    return {{},
+            fmt::format("variable '{}' is not set; give --var {}=... or set it in the environment",
+                        name, name),
+            nearest(name, names)};
+  }
+  const std::string_view rest = reference.substr(colon);
+  if (rest.starts_with(":-")) {
+    return {value && !value->empty() ? *value : std::string(rest.substr(2)), {}, {}};
+  }
+  if (rest.starts_with(":?")) {
+    if (value && !value->empty()) return {value, {}, {}};
+    return {{}, fmt::format("variable '{}' is not set: {}", name, rest.substr(2)), {}};
+  }
+  return {{}, not_a_reference(reference), {}};
+}
+
+Variables::Result Variables::substitute(std::string_view text, Position at, Report& report) const {
+  Result result;
+  std::size_t from = 0;
+  while (true) {
+    const std::size_t open = text.find("${", from);
+    if (open == std::string_view::npos) break;
+    if (open > 0 && text[open - 1] == '$') {
+      result.text += text.substr(from, open - 1 - from);
+      result.text += "${";
+      from = open + 2;
+      continue;
+    }
+    result.text += text.substr(from, open - from);
+
+    // Where the reference stands in its line; an escape before it makes the column unsure, then the
+    // value's own place must do.
+    Position where = at;
+    const std::size_t close = text.find('}', open);
+    const std::string_view whole =
+        text.substr(open, close == std::string_view::npos ? close : close + 1 - open);
+    if (const std::size_t column = report.line(at).find(whole, at.column > 0 ? at.column - 1 : 0);
+        column != std::string_view::npos) {
+      where.column = static_cast<std::uint32_t>(column + 1);
+      where.length = static_cast<std::uint32_t>(whole.size());
+    }
+    if (close == std::string_view::npos) {
+      report.add(where, "'${' is not closed", "'}' after the reference");
+      result.unresolved = true;
+      return result;
+    }
+    Lookup found = look_up(text.substr(open + 2, close - open - 2));
+    if (found.value) {
+      result.text += *found.value;
+      result.substituted = open == 0 && close + 1 == text.size();
+    } else {
+      result.unresolved = true;
+      if (!leave_open_) {
+        report.add(where, std::move(found.problem), {}, std::move(found.meant));
+      }
+    }
+    from = close + 1;
+  }
+  result.text += text.substr(std::min(from, text.size()));
+  return result;
+}
+
+}  // namespace millrace::host

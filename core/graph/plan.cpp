@@ -1,0 +1,336 @@
+#include "graph/plan.h"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+
+#include <fmt/format.h>
+
+namespace millrace::host {
+
+Position Plan::Stage::option_at(const std::string& option) const {
+  const ConfigEntry* entry = option.empty() ? nullptr : find(entries, option);
+  return entry != nullptr ? entry->value.at : at;
+}
+
+namespace {
+
+std::string_view kind_name(StageKind kind) {
+  switch (kind) {
+    case StageKind::source:
+      return "source";
+    case StageKind::transform:
+      return "transform";
+    case StageKind::sink:
+      return "sink";
+  }
+  return "stage";
+}
+
+/// "millrace.Packet" -> "Packet"
+std::string_view short_name(const ItemType& type) {
+  return type.name.substr(type.name.rfind('.') + 1);
+}
+
+class Planner {
+ public:
+  Planner(const PipelineSpec& spec, Registry& registry, Report& report)
+      : spec_(spec), registry_(registry), report_(report) {}
+
+  Plan plan() {
+    for (const StageSpec& stage : spec_.stages) {
+      names_.push_back(stage.name);
+      stages_.push_back(look_up(stage));
+    }
+    connect();
+    check_dangling();
+    Plan plan;
+    plan.name = spec_.name;
+    plan.about = spec_.about;
+    if (const auto order = sorted()) plan.stages = reordered(*order);
+    return plan;
+  }
+
+ private:
+  Plan::Stage look_up(const StageSpec& from) {
+    Plan::Stage stage;
+    stage.name = from.name;
+    stage.use = from.use;
+    stage.host = from.host;
+    stage.at = from.at;
+    stage.entries = from.options;
+    stage.descriptor = descriptor(from);
+    if (stage.descriptor != nullptr) check_options(from, stage);
+    return stage;
+  }
+
+  const StageDescriptor* descriptor(const StageSpec& from) {
+    if (from.use.empty()) return nullptr;
+    const std::size_t dot = from.use.find('.');
+    const std::string plugin_name = from.use.substr(0, dot);
+    if (!registry_.has(plugin_name)) {
+      report_.add(from.use_at, fmt::format("there is no plugin '{}'", plugin_name), {},
+                  nearest(plugin_name, registry_.names()));
+      return nullptr;
+    }
+    try {
+      const Plugin& plugin = registry_.load(plugin_name);
+      const std::string stage_name =
+          dot == std::string::npos ? plugin_name : from.use.substr(dot + 1);
+      if (const StageDescriptor* found = plugin.stage(stage_name)) return found;
+      std::vector<std::string> stages;
+      std::string list;
+      for (const StageDescriptor& known : plugin.body->stages) {
+        stages.push_back(known.name);
+        list += (list.empty() ? "" : ", ") + known.name;
+      }
+      report_.add(from.use_at,
+                  fmt::format("the plugin '{}' has no stage '{}'", plugin_name, stage_name),
+                  "one of its stages: " + list, nearest(stage_name, stages));
+    } catch (const PluginError& error) {
+      report_.add(from.use_at, error.what());
+    }
+    return nullptr;
+  }
+
+  void check_options(const StageSpec& from, Plan::Stage& stage) {
+    const StageDescriptor& descriptor = *stage.descriptor;
+    stage.options = descriptor.new_options();
+    const bool good = bind_options(from.options, descriptor.options, stage.options.get(),
+                                   fmt::format("stage '{}' ({})", from.name, from.use), from.at,
+                                   host_key_names(), !spec_.syntax_errors, report_);
+    if (from.host.workers > 1 && !descriptor.single_reason.empty()) {
+      report_.add(from.workers_at,
+                  fmt::format("'{}' cannot have {} workers: it {}", from.use, from.host.workers,
+                              descriptor.single_reason),
+                  "workers = 1");
+    }
+    if (from.host.workers > 1 && descriptor.kind == StageKind::source) {
+      report_.add(from.workers_at, "a source cannot have several workers",
+                  "one stage for each input, and 'from' naming them all");
+    }
+    if (!good || !descriptor.check) return;
+    Findings findings;
+    descriptor.check(stage.options.get(), findings);
+    for (const auto& finding : findings.list()) {
+      report_.add(stage.option_at(finding.option), finding.message);
+    }
+  }
+
+  void connect() {
+    for (std::size_t i = 0; i < spec_.stages.size(); ++i) {
+      const StageSpec& from = spec_.stages[i];
+      const StageDescriptor* descriptor = stages_[i].descriptor;
+      if (descriptor != nullptr) {
+        if (descriptor->kind == StageKind::source && !from.from.empty()) {
+          report_.add(from.from.front().at,
+                      fmt::format("'{}' is a source and reads from no stage", from.use),
+                      "no 'from'");
+          continue;
+        }
+        if (descriptor->kind != StageKind::source && from.from.empty() && !spec_.syntax_errors &&
+            !has_broken_from(from)) {
+          report_.add(from.at, fmt::format("stage '{}' does not say what it reads from", from.name),
+                      fmt::format("from = \"STAGE\" with a stage that gives {}",
+                                  short_name(*descriptor->input)));
+        }
+      }
+      for (const StageSpec::From& name : from.from) connect(i, name);
+    }
+  }
+
+  /// Names that could not be read were reported where they stand.
+  [[nodiscard]] bool has_broken_from(const StageSpec& from) const {
+    return std::ranges::any_of(report_.entries(), [&](const Report::Entry& entry) {
+      return entry.at > from.at && entry.message.starts_with("'from'");
+    });
+  }
+
+  void connect(std::size_t to, const StageSpec::From& name) {
+    const auto found = std::ranges::find(names_, name.name);
+    if (found == names_.end()) {
+      report_.add(name.at, fmt::format("there is no stage '{}'", name.name), {},
+                  nearest(name.name, names_));
+      return;
+    }
+    const auto from = static_cast<std::size_t>(found - names_.begin());
+    Plan::Edge edge{to};
+    read_.push_back(from);
+    const StageDescriptor* upstream = stages_[from].descriptor;
+    const StageDescriptor* downstream = stages_[to].descriptor;
+    if (upstream != nullptr && downstream != nullptr && downstream->input != nullptr) {
+      if (upstream->output == nullptr) {
+        report_.add(name.at, fmt::format("'{}' is a sink and gives nothing", name.name),
+                    "a source or a transform");
+        return;
+      }
+      if (*upstream->output != *downstream->input) {
+        const auto adapter = std::ranges::find_if(
+            downstream->adapters,
+            [&](const InputAdapter& candidate) { return *candidate.from == *upstream->output; });
+        if (adapter == downstream->adapters.end()) {
+          report_.add(name.at, type_mismatch(name.name, to, *upstream, *downstream));
+          return;
+        }
+        edge.adapter = &*adapter;
+      }
+    }
+    stages_[to].from.push_back(from);
+    stages_[from].to.push_back(edge);
+  }
+
+  std::string type_mismatch(const std::string& from, std::size_t to,
+                            const StageDescriptor& upstream, const StageDescriptor& downstream) {
+    std::string takes(short_name(*downstream.input));
+    for (const InputAdapter& adapter : downstream.adapters) {
+      takes += " or ";
+      takes += short_name(*adapter.from);
+    }
+    if (upstream.output->name == downstream.input->name) {
+      return fmt::format(
+          "'{}' gives {} of {} bytes and '{}' takes {} of {} bytes: the two plugins "
+          "were built against different definitions",
+          from, upstream.output->name, upstream.output->size, names_[to], downstream.input->name,
+          downstream.input->size);
+    }
+    return fmt::format("'{}' gives {}, but '{}' takes {}", from, short_name(*upstream.output),
+                       names_[to], takes);
+  }
+
+  void check_dangling() {
+    if (spec_.syntax_errors) return;
+    for (std::size_t i = 0; i < stages_.size(); ++i) {
+      const StageDescriptor* descriptor = stages_[i].descriptor;
+      if (descriptor == nullptr || descriptor->kind == StageKind::sink) continue;
+      if (std::ranges::find(read_, i) == read_.end()) {
+        report_.add(stages_[i].at,
+                    fmt::format("nothing reads from stage '{}', so its {} items would be lost",
+                                names_[i], short_name(*descriptor->output)),
+                    fmt::format("a stage with from = \"{}\"", names_[i]));
+      }
+    }
+  }
+
+  /// Every stage after those it reads from; nothing if they run in a circle.
+  std::optional<std::vector<std::size_t>> sorted() {
+    std::vector<std::size_t> order;
+    std::vector<std::size_t> waits(stages_.size());
+    for (std::size_t i = 0; i < stages_.size(); ++i) waits[i] = stages_[i].from.size();
+    for (bool moved = true; moved;) {
+      moved = false;
+      for (std::size_t i = 0; i < stages_.size(); ++i) {
+        if (waits[i] != 0) continue;
+        waits[i] = SIZE_MAX;
+        order.push_back(i);
+        for (const Plan::Edge& edge : stages_[i].to) --waits[edge.to];
+        moved = true;
+      }
+    }
+    if (order.size() == stages_.size()) return order;
+    report_circle(waits);
+    return std::nullopt;
+  }
+
+  void report_circle(const std::vector<std::size_t>& waits) {
+    // Walking upstream among the stages that still wait must come round.
+    std::size_t at = 0;
+    while (waits[at] == SIZE_MAX) ++at;
+    std::vector<std::size_t> path;
+    while (std::ranges::find(path, at) == path.end()) {
+      path.push_back(at);
+      at = *std::ranges::find_if(stages_[at].from,
+                                 [&](std::size_t up) { return waits[up] != SIZE_MAX; });
+    }
+    path.erase(path.begin(), std::ranges::find(path, at));
+    std::string circle = names_[at];
+    for (auto it = path.rbegin(); it != path.rend(); ++it) circle += " -> " + names_[*it];
+    report_.add(stages_[at].at, fmt::format("the stages run in a circle: {}", circle));
+  }
+
+  std::vector<Plan::Stage> reordered(const std::vector<std::size_t>& order) {
+    std::vector<std::size_t> place(order.size());
+    for (std::size_t i = 0; i < order.size(); ++i) place[order[i]] = i;
+    std::vector<Plan::Stage> out;
+    for (const std::size_t index : order) {
+      Plan::Stage& stage = out.emplace_back(std::move(stages_[index]));
+      for (std::size_t& from : stage.from) from = place[from];
+      for (Plan::Edge& edge : stage.to) edge.to = place[edge.to];
+    }
+    return out;
+  }
+
+  const PipelineSpec& spec_;
+  Registry& registry_;
+  Report& report_;
+  std::vector<std::string> names_;
+  std::vector<Plan::Stage> stages_;
+  std::vector<std::size_t> read_;
+};
+
+std::string edge_type(const Plan::Stage& from) {
+  return std::string(short_name(*from.descriptor->output));
+}
+
+std::string draw_text(const Plan& plan) {
+  std::string out = fmt::format("{}{}{}\n", plan.name, plan.about.empty() ? "" : ": ", plan.about);
+  for (const Plan::Stage& stage : plan.stages) {
+    out += fmt::format("  {:<16} {:<10} {:<20}", stage.name, kind_name(stage.descriptor->kind),
+                       stage.use);
+    if (stage.host.workers > 1) out += fmt::format(" x{}", stage.host.workers);
+    for (std::size_t i = 0; i < stage.to.size(); ++i) {
+      out += fmt::format("{}{}", i == 0 ? " --" + edge_type(stage) + "--> " : ", ",
+                         plan.stages[stage.to[i].to].name);
+    }
+    while (out.ends_with(' ')) out.pop_back();
+    out += '\n';
+  }
+  return out;
+}
+
+std::string draw_dot(const Plan& plan) {
+  std::string out = "digraph pipeline {\n  rankdir=LR;\n  node [shape=box];\n";
+  for (const Plan::Stage& stage : plan.stages) {
+    out += fmt::format("  \"{}\" [label=\"{}\\n{}\"];\n", stage.name, stage.name, stage.use);
+  }
+  for (const Plan::Stage& stage : plan.stages) {
+    for (const Plan::Edge& edge : stage.to) {
+      out += fmt::format("  \"{}\" -> \"{}\" [label=\"{}\"];\n", stage.name,
+                         plan.stages[edge.to].name, edge_type(stage));
+    }
+  }
+  return out + "}\n";
+}
+
+std::string draw_mermaid(const Plan& plan) {
+  std::string out = "flowchart LR\n";
+  for (const Plan::Stage& stage : plan.stages) {
+    out += fmt::format("  {}[\"{}<br>{}\"]\n", stage.name, stage.name, stage.use);
+  }
+  for (const Plan::Stage& stage : plan.stages) {
+    for (const Plan::Edge& edge : stage.to) {
+      out += fmt::format("  {} -- {} --> {}\n", stage.name, edge_type(stage),
+                         plan.stages[edge.to].name);
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+Plan make_plan(const PipelineSpec& spec, Registry& registry, Report& report) {
+  return Planner(spec, registry, report).plan();
+}
+
+std::string draw(const Plan& plan, GraphFormat format) {
+  switch (format) {
+    case GraphFormat::dot:
+      return draw_dot(plan);
+    case GraphFormat::mermaid:
+      return draw_mermaid(plan);
+    case GraphFormat::text:
+      break;
+  }
+  return draw_text(plan);
+}
+
+}  // namespace millrace::host
