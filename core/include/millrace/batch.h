@@ -55,6 +55,7 @@ struct ItemType {
   std::string_view name;
   std::size_t size;
   void (*destroy)(BatchBase*) noexcept;
+  BoxedBatch (*empty)();
   BoxedBatch (*box)(BatchBase&&);
   /// Copies the items and shares the storage; the copy has no receipt.
   BoxedBatch (*clone)(const BatchBase&);
@@ -115,6 +116,8 @@ struct ItemFunctions {
 
   static void destroy(BatchBase* batch) noexcept { delete &cast(*batch); }
 
+  static BoxedBatch empty() { return BoxedBatch(new Batch<T>()); }
+
   static BoxedBatch box(BatchBase&& batch) {
     return BoxedBatch(new Batch<T>(std::move(cast(batch))));
   }
@@ -172,7 +175,7 @@ template <class T>
 const ItemType& item_type() noexcept {
   using F = detail::ItemFunctions<T>;
   static constexpr ItemType type{
-      ItemTraits<T>::name, sizeof(T), F::destroy, F::box, F::clone, F::count,
+      ItemTraits<T>::name, sizeof(T), F::destroy, F::empty, F::box, F::clone, F::count,
       F::extract,          F::append, F::describe};
   return type;
 }

@@ -1,0 +1,92 @@
+#include <csignal>
+#include <iostream>
+
+#include <fmt/format.h>
+
+#include "cli/arguments.h"
+#include "cli/commands.h"
+#include "run/pipeline.h"
+
+namespace millrace::host {
+
+namespace {
+
+Logger make_logger(const po::variables_map& map) {
+  const auto& format = map["log-format"].as<std::string>();
+  const auto& level = map["log-level"].as<std::string>();
+  static const std::map<std::string, LogLevel> kLevels = {{"debug", LogLevel::debug},
+                                                          {"info", LogLevel::info},
+                                                          {"warning", LogLevel::warning},
+                                                          {"error", LogLevel::error}};
+  if (format != "text" && format != "json") {
+    throw UsageError(fmt::format("--log-format {}: expected text or json", format));
+  }
+  if (!kLevels.contains(level)) {
+    throw UsageError(fmt::format("--log-level {}: expected debug, info, warning or error", level));
+  }
+  return Logger(format == "json" ? LogFormat::json : LogFormat::text, kLevels.at(level));
+}
+
+/// A report for people, or a log line for each error.
+void tell(const Report& report, const std::string& file, Logger& logger) {
+  if (logger.format() == LogFormat::text) {
+    logger.plain(report.text());
+    logger.plain(count_errors(report.size(), file));
+    return;
+  }
+  for (const Report::Entry& entry : report.entries()) {
+    std::string message = fmt::format("{}:{}:{}: {}", report.source_name(entry.at.source),
+                                      entry.at.line, entry.at.column, entry.message);
+    if (!entry.expected.empty()) message += fmt::format("; expected {}", entry.expected);
+    if (!entry.meant.empty()) message += fmt::format("; did you mean '{}'?", entry.meant);
+    logger.log(LogLevel::error, {}, message);
+  }
+}
+
+}  // namespace
+
+int run_command(const std::vector<std::string>& arguments) {
+  po::options_description options("millrace run FILE");
+  po::options_description running("Running");
+  running.add_options()                                                                //
+      ("help,h", "show this")                                                          //
+      ("drain", po::value<std::string>()->default_value("30s"),                        //
+       "how long an end by SIGINT or SIGTERM may take to finish what is under way")    //
+      ("log-format", po::value<std::string>()->default_value("text"), "text or json")  //
+      ("log-level", po::value<std::string>()->default_value("info"),                   //
+       "debug, info, warning or error")                                                //
+      ("no-summary", "leave out the table of counts at the end");
+  options.add(running).add(file_options());
+  const po::variables_map map = parse(arguments, options, "file");
+  if (map.count("help") != 0) {
+    std::cout << options;
+    return 0;
+  }
+  if (map.count("file") == 0 || map["file"].as<std::vector<std::string>>().size() != 1) {
+    throw UsageError("millrace run takes one pipeline file");
+  }
+  const std::string file = map["file"].as<std::vector<std::string>>().front();
+  RunOptions run_options;
+  run_options.drain = duration_from("drain", map["drain"].as<std::string>());
+  run_options.data_folder = data_folder();
+  run_options.summary = map.count("no-summary") == 0;
+  Logger logger = make_logger(map);
+  // A reader of our output that goes away is an error of the stage that writes, not an end by
+  // signal.
+  std::signal(SIGPIPE, SIG_IGN);
+
+  Report report;
+  Registry registry = registry_from(map);
+  const PipelineSpec spec = read_pipeline(file, variables_from(map), settings_from(map), report);
+  const Plan plan = make_plan(spec, registry, report);
+  if (!report.empty()) {
+    tell(report, file, logger);
+    return static_cast<int>(Exit::usage);
+  }
+  Pipeline pipeline(plan, run_options, logger);
+  const Exit opened = pipeline.open(report);
+  if (!report.empty()) tell(report, file, logger);
+  return static_cast<int>(opened == Exit::done ? pipeline.run() : opened);
+}
+
+}  // namespace millrace::host

@@ -1,0 +1,250 @@
+#include "run/pipeline.h"
+
+#include <csignal>
+#include <cstdlib>
+#include <system_error>
+#include <thread>
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+namespace millrace::host {
+
+namespace {
+
+sigset_t ending_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGTERM);
+  return set;
+}
+
+/// Blocks the ending signals in this thread and those it starts, for as long as it lives.
+class BlockSignals {
+ public:
+  BlockSignals() {
+    const sigset_t set = ending_signals();
+    pthread_sigmask(SIG_BLOCK, &set, &before_);
+  }
+  BlockSignals(const BlockSignals&) = delete;
+  BlockSignals& operator=(const BlockSignals&) = delete;
+  ~BlockSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_{};
+};
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {
+    if (fd_ < 0) throw std::system_error(errno, std::generic_category(), "descriptor for signals");
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() { ::close(fd_); }
+  [[nodiscard]] int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+void name_thread(const std::string& stage) {
+  // The kernel keeps 15 characters.
+  pthread_setname_np(pthread_self(), stage.substr(0, 15).c_str());
+}
+
+}  // namespace
+
+Pipeline::Pipeline(const Plan& plan, const RunOptions& options, Logger& logger)
+    : plan_(plan), options_(options), logger_(logger), state_(logger, options.data_folder) {
+  for (const Plan::Stage& stage : plan.stages) {
+    runners_.push_back(std::make_unique<StageRunner>(stage, state_));
+  }
+}
+
+Pipeline::~Pipeline() {
+  for (const auto& runner : runners_) runner->close();
+}
+
+Exit Pipeline::open(Report& report) {
+  bool failed = false;
+  for (auto runner = runners_.rbegin(); runner != runners_.rend(); ++runner) {
+    const Plan::Stage& stage = (*runner)->plan();
+    try {
+      (*runner)->open();
+    } catch (const ConfigError& error) {
+      report.add(stage.option_at(error.option()), error.what());
+    } catch (const std::exception& error) {
+      logger_.log(LogLevel::error, stage.name, fmt::format("cannot start: {}", error.what()));
+      failed = true;
+    } catch (...) {
+      logger_.log(LogLevel::error, stage.name, "cannot start: it threw no std::exception");
+      failed = true;
+    }
+  }
+  if (!report.empty()) return Exit::usage;
+  if (failed) return Exit::failed;
+  connect();
+  return Exit::done;
+}
+
+void Pipeline::connect() {
+  for (const auto& runner : runners_) {
+    bool upstream_has_workers = false;
+    for (const std::size_t from : runner->plan().from) {
+      upstream_has_workers = upstream_has_workers || runners_[from]->workers() > 1;
+    }
+    runner->make_queue(upstream_has_workers);
+    for (const std::size_t from : runner->plan().from) {
+      for (const Plan::Edge& edge : plan_.stages[from].to) {
+        if (runners_[edge.to] == runner) runner->attach_to(*runners_[from], edge.adapter);
+      }
+    }
+  }
+}
+
+Exit Pipeline::run() {
+  const BlockSignals blocked;
+  const Descriptor ended(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  ended_fd_ = ended.get();
+  started_ = std::chrono::steady_clock::now();
+  const std::uint64_t first_tick = ticks();
+
+  std::vector<std::jthread> threads;
+  const auto start = [&](StageRunner& runner, auto body) {
+    ++threads_left_;
+    threads.emplace_back([this, &runner, body] {
+      name_thread(runner.plan().name);
+      body(runner);
+      if (threads_left_.fetch_sub(1) == 1) ::eventfd_write(ended_fd_, 1);
+    });
+  };
+  ++threads_left_;  // nothing has ended before everything has begun
+  for (const auto& runner : runners_) {
+    if (runner->has_queue()) {
+      for (std::size_t worker = 0; worker < runner->workers(); ++worker) {
+        start(*runner, [worker](StageRunner& self) { self.run_worker(worker); });
+      }
+    }
+  }
+  for (const auto& runner : runners_) {
+    if (runner->plan().descriptor->kind == StageKind::source) {
+      start(*runner, [](StageRunner& self) { self.run_source(); });
+    }
+  }
+  if (threads_left_.fetch_sub(1) == 1) ::eventfd_write(ended_fd_, 1);
+  wait_for_end(threads.size());
+  threads.clear();
+  logger_.progress({});
+  for (auto runner = runners_.rbegin(); runner != runners_.rend(); ++runner) (*runner)->close();
+
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - started_;
+  const auto elapsed_ticks = static_cast<double>(ticks() - first_tick);
+  return conclude(static_cast<std::uint64_t>(elapsed_ticks / std::max(seconds.count(), 1e-6)));
+}
+
+void Pipeline::wait_for_end(std::size_t /*threads*/) {
+  const sigset_t set = ending_signals();
+  const Descriptor signals(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  constexpr int kTickMs = 200;
+  bool draining = false;
+  auto deadline = std::chrono::steady_clock::time_point::max();
+  while (true) {
+    pollfd waits[] = {{ended_fd_, POLLIN, 0}, {signals.get(), POLLIN, 0}};
+    int patience = kTickMs;
+    if (draining) {
+      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+          deadline - std::chrono::steady_clock::now());
+      if (left.count() <= 0) {
+        force_end(fmt::format("not drained within {} s",
+                              static_cast<double>(options_.drain.count()) / 1000));
+      }
+      patience = static_cast<int>(std::min<std::int64_t>(left.count() + 1, kTickMs));
+    }
+    ::poll(waits, 2, patience);
+    if (waits[0].revents != 0) return;
+    signalfd_siginfo info{};
+    while (::read(signals.get(), &info, sizeof info) == sizeof info) {
+      if (draining) force_end("a second signal");
+      draining = true;
+      deadline = std::chrono::steady_clock::now() + options_.drain;
+      logger_.log(LogLevel::info, {},
+                  fmt::format("{}: stopping the sources and draining",
+                              info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT"));
+      state_.stop.request_stop();
+    }
+    if (!draining && state_.failed && state_.stop.stop_requested()) {
+      // A stage failed: what can be drained is, but not for ever.
+      draining = true;
+      deadline = std::chrono::steady_clock::now() + options_.drain;
+    }
+    show_progress();
+  }
+}
+
+void Pipeline::show_progress() {
+  if (!logger_.on_terminal()) return;
+  StageRunner::Progress sum;
+  bool finite = false;
+  std::string counts;
+  for (const auto& runner : runners_) {
+    if (runner->plan().descriptor->kind == StageKind::source) {
+      sum.done += runner->progress().done;
+      sum.total += runner->progress().total;
+      finite = finite || runner->progress().total > 0;
+    }
+    const Account& account = runner->account();
+    const bool sink = runner->plan().descriptor->kind == StageKind::sink;
+    counts += fmt::format("{}{} {}", counts.empty() ? "" : "  ", runner->plan().name,
+                          sink ? account.in.value() : account.out.value());
+  }
+  const auto seconds =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - started_);
+  const std::string share =
+      finite ? fmt::format("{:3}%  ", std::min<std::uint64_t>(100, sum.done * 100 / sum.total))
+             : "";
+  logger_.progress(fmt::format("{}{} s  {}", share, seconds.count(), counts));
+}
+
+void Pipeline::force_end(const std::string& why) {
+  std::string stuck;
+  for (const auto& runner : runners_) {
+    if (runner->busy()) stuck += (stuck.empty() ? "" : ", ") + runner->plan().name;
+  }
+  logger_.progress({});
+  logger_.log(LogLevel::error, {},
+              fmt::format("{}: ending now; still at work: {}", why,
+                          stuck.empty() ? "nothing, data waits in queues" : stuck));
+  ::_exit(static_cast<int>(Exit::forced));
+}
+
+Exit Pipeline::conclude(std::uint64_t ticks_per_second) {
+  Exit exit = Exit::done;
+  if (state_.failed) {
+    logger_.log(LogLevel::error, {}, "failed: " + state_.cause());
+    exit = Exit::failed;
+  }
+  for (const auto& runner : runners_) {
+    if (const auto lost = runner->account().undelivered.value(); lost != 0) {
+      logger_.log(LogLevel::error, runner->plan().name,
+                  fmt::format("{} batches were not delivered", lost));
+      exit = Exit::failed;
+    }
+  }
+  if (options_.summary) {
+    logger_.plain(summary_text(runners_, ticks_per_second));
+    logger_.json_line(summary_json(runners_, ticks_per_second));
+  }
+  for (const std::string& problem : imbalances(runners_)) {
+    logger_.log(LogLevel::error, {}, "the books do not balance: " + problem);
+    exit = Exit::failed;
+  }
+  return exit;
+}
+
+}  // namespace millrace::host

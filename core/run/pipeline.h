@@ -1,0 +1,73 @@
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/report.h"
+#include "graph/plan.h"
+#include "run/logger.h"
+#include "run/stage_runner.h"
+
+namespace millrace::host {
+
+/// The exit codes of `millrace`.
+enum class Exit : std::uint8_t { done = 0, failed = 1, usage = 2, forced = 3 };
+
+struct RunOptions {
+  std::chrono::milliseconds drain{30000};  ///< how long an end by signal may take
+  std::filesystem::path data_folder;
+  bool summary = true;
+};
+
+/// A pipeline that is put together and can be run once. Signals: while `run` is at work SIGINT and
+/// SIGTERM are taken by it; SIGPIPE must be ignored by the program.
+class Pipeline {
+ public:
+  Pipeline(const Plan& plan, const RunOptions& options, Logger& logger);
+  Pipeline(const Pipeline&) = delete;
+  Pipeline& operator=(const Pipeline&) = delete;
+  ~Pipeline();
+
+  /// Opens every stage, sinks first. What cannot work goes to `report` (a ConfigError, at the
+  /// option's place) or is logged; only with `Exit::done` may `run` follow.
+  [[nodiscard]] Exit open(Report& report);
+
+  /// Runs until every source has ended or a signal came, drains, prints the summary. Does not
+  /// return if the drain deadline passes: then the program ends at once with Exit::forced, because
+  /// threads that are stuck cannot be ended one by one.
+  [[nodiscard]] Exit run();
+
+  [[nodiscard]] const std::vector<std::unique_ptr<StageRunner>>& stages() const { return runners_; }
+
+ private:
+  void connect();
+  void wait_for_end(std::size_t threads);
+  void show_progress();
+  [[noreturn]] void force_end(const std::string& why);
+  [[nodiscard]] Exit conclude(std::uint64_t ticks_per_second);
+
+  const Plan& plan_;
+  const RunOptions options_;
+  Logger& logger_;
+  RunState state_;
+  std::vector<std::unique_ptr<StageRunner>> runners_;
+  std::atomic<std::size_t> threads_left_{0};
+  int ended_fd_ = -1;
+  std::chrono::steady_clock::time_point started_;
+};
+
+/// The table of all stages' accounts for a person, and as one JSON object.
+[[nodiscard]] std::string summary_text(const std::vector<std::unique_ptr<StageRunner>>& stages,
+                                       std::uint64_t ticks_per_second);
+[[nodiscard]] std::string summary_json(const std::vector<std::unique_ptr<StageRunner>>& stages,
+                                       std::uint64_t ticks_per_second);
+
+/// Where a stage's books do not balance, in words; empty if they all do. Holds after a run in which
+/// no stage failed.
+[[nodiscard]] std::vector<std::string> imbalances(
+    const std::vector<std::unique_ptr<StageRunner>>& stages);
+
+}  // namespace millrace::host

@@ -1,0 +1,124 @@
+#include "run/queue.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace millrace::host {
+
+namespace {
+
+std::size_t bytes_of(const BatchBase& batch) {
+  return batch.type().count(batch) * batch.type().size + batch.storage_bytes;
+}
+
+}  // namespace
+
+BatchQueue::BatchQueue(const QueueOptions& options, std::size_t producers)
+    : options_(options),
+      open_producers_(producers),
+      watermarks_(producers, kNoTime),
+      done_(producers, 0) {}
+
+bool BatchQueue::full_for(std::size_t bytes) const {
+  if (entries_.empty()) return false;  // a batch larger than the bound must still pass
+  return entries_.size() >= options_.batches || bytes_ + bytes > options_.bytes.bytes;
+}
+
+std::vector<BoxedBatch> BatchQueue::push(BoxedBatch batch, std::size_t producer) {
+  std::vector<BoxedBatch> dropped;
+  const std::size_t bytes = bytes_of(*batch);
+  {
+    std::unique_lock lock(mutex_);
+    if (options_.when_full == WhenFull::block) {
+      room_.wait(lock, [&] { return abandoned_ || lossy_ || !full_for(bytes); });
+    } else if (options_.when_full == WhenFull::drop_oldest) {
+      while (!abandoned_ && full_for(bytes)) dropped.push_back(take_front());
+    }
+    if (abandoned_ || full_for(bytes)) {
+      dropped.push_back(std::move(batch));
+      return dropped;
+    }
+    bytes_ += bytes;
+    entries_.push_back({std::move(batch), producer, bytes});
+  }
+  filled_.notify_one();
+  return dropped;
+}
+
+void BatchQueue::producer_done(std::size_t producer) {
+  {
+    const std::lock_guard lock(mutex_);
+    done_[producer] = 1;
+    --open_producers_;
+  }
+  filled_.notify_all();
+}
+
+BoxedBatch BatchQueue::take_front() {
+  Entry entry = std::move(entries_.front());
+  entries_.pop_front();
+  bytes_ -= entry.bytes;
+
+  watermarks_[entry.producer] = std::max(watermarks_[entry.producer], entry.batch->watermark);
+  Timestamp lowest = Timestamp::max();
+  for (std::size_t i = 0; i < watermarks_.size(); ++i) {
+    // A producer that has ended holds time back no longer, unless it is all there is.
+    if (i == entry.producer || done_[i] == 0) lowest = std::min(lowest, watermarks_[i]);
+  }
+  watermark_ = std::max(watermark_, lowest);
+  entry.batch->watermark = watermark_;
+  return std::move(entry.batch);
+}
+
+BatchQueue::Popped BatchQueue::pop(const Coalesce& coalesce, std::chrono::milliseconds patience) {
+  Popped popped;
+  std::unique_lock lock(mutex_);
+  if (!filled_.wait_for(lock, patience,
+                        [&] { return !entries_.empty() || open_producers_ == 0; })) {
+    popped.kind = Popped::Kind::idle;
+    popped.watermark = watermark_;
+    return popped;
+  }
+  if (entries_.empty()) return popped;
+
+  popped.kind = Popped::Kind::batch;
+  popped.batch = take_front();
+  popped.number = next_number_++;
+  const ItemType& type = popped.batch->type();
+  const auto until = std::chrono::steady_clock::now() + coalesce.max_wait;
+  while (coalesce.items > 0 && type.count(*popped.batch) < coalesce.items) {
+    room_.notify_all();
+    if (!filled_.wait_until(lock, until,
+                            [&] { return !entries_.empty() || open_producers_ == 0; }) ||
+        entries_.empty()) {
+      break;
+    }
+    // Joining must not take a batch that is large enough alone.
+    if (type.count(*entries_.front().batch) >= coalesce.items) break;
+    type.append(*popped.batch, std::move(*take_front()));
+  }
+  lock.unlock();
+  room_.notify_all();
+  return popped;
+}
+
+void BatchQueue::set_lossy(bool lossy) {
+  {
+    const std::lock_guard lock(mutex_);
+    lossy_ = lossy;
+  }
+  if (lossy) room_.notify_all();
+}
+
+std::vector<BoxedBatch> BatchQueue::abandon() {
+  std::vector<BoxedBatch> left;
+  {
+    const std::lock_guard lock(mutex_);
+    abandoned_ = true;
+    while (!entries_.empty()) left.push_back(take_front());
+  }
+  room_.notify_all();
+  return left;
+}
+
+}  // namespace millrace::host

@@ -1,0 +1,495 @@
+#include "run/stage_runner.h"
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+#include <thread>
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+namespace millrace::host {
+
+namespace {
+
+class SystemClock final : public Clock {
+ public:
+  [[nodiscard]] Timestamp now() const override {
+    return std::chrono::time_point_cast<Duration>(std::chrono::system_clock::now());
+  }
+};
+
+/// Puts the thread's time on a stage's account for the length of a scope.
+class OnAccount {
+ public:
+  OnAccount(Timekeeper& keeper, Account* account)
+      : keeper_(keeper), before_(keeper.switch_to(account)) {}
+  OnAccount(const OnAccount&) = delete;
+  OnAccount& operator=(const OnAccount&) = delete;
+  ~OnAccount() { keeper_.switch_to(before_); }
+
+ private:
+  Timekeeper& keeper_;
+  Account* before_;
+};
+
+/// Full jitter: a pause between nothing and an exponentially growing bound, so that many clients of
+/// a server that comes back do not come back together.
+std::chrono::milliseconds backoff(int attempt) {
+  constexpr int kFirstBound = 50;
+  constexpr int kLastBound = 5000;
+  const int bound = std::min(kLastBound, kFirstBound << std::min(attempt, 10));
+  thread_local std::minstd_rand random(std::random_device{}());
+  return std::chrono::milliseconds(std::uniform_int_distribution(1, bound)(random));
+}
+
+}  // namespace
+
+/// The Context of one instance.
+class StageRunner::HostContext final : public Context {
+ public:
+  explicit HostContext(StageRunner& runner) : runner_(runner) {}
+
+  [[nodiscard]] std::string_view stage() const override { return runner_.plan_.name; }
+  [[nodiscard]] const Clock& clock() const override { return clock_; }
+  void log(LogLevel level, std::string_view message) override {
+    runner_.state_.logger.log(level, runner_.plan_.name, message);
+  }
+  Counter& counter(std::string_view name) override { return runner_.account_.counter(name); }
+  void dropped(std::string_view reason, std::uint64_t n) override {
+    if (n == 0) return;
+    runner_.account_.drop(reason, n);
+    dropped_items.add(n);
+  }
+  void handled(std::uint64_t n) override {
+    if (runner_.plan_.descriptor->counts_handled) runner_.account_.handled.add(n);
+  }
+  void progress(std::uint64_t done, std::uint64_t total) override {
+    runner_.progress_done_ = done;
+    runner_.progress_total_ = total;
+  }
+  [[nodiscard]] std::filesystem::path find_file(const std::filesystem::path& path) const override {
+    std::error_code error;
+    if (path.is_absolute() || std::filesystem::exists(path, error)) return path;
+    std::filesystem::path installed = runner_.state_.data_folder / path;
+    return std::filesystem::exists(installed, error) ? installed : path;
+  }
+
+  Counter dropped_items;  ///< by this instance
+
+ private:
+  StageRunner& runner_;
+  SystemClock clock_;
+};
+
+struct StageRunner::Instance {
+  explicit Instance(StageRunner& runner)
+      : context(runner), stage(runner.plan_.descriptor->create(runner.plan_.options.get())) {}
+
+  HostContext context;
+  std::unique_ptr<Stage> stage;
+  bool opened = false;
+};
+
+/// What a stage pushes into: completes the batch and sends it to the readers.
+class StageRunner::Emitter : public Downstream {
+ public:
+  Emitter(StageRunner& runner, Timekeeper& keeper) : runner_(runner), keeper_(keeper) {}
+
+  /// What is pushed from now on comes from `input` (null: from nothing in particular).
+  void begin(const BatchBase* input) {
+    input_ = input;
+    pushed_ = 0;
+  }
+  [[nodiscard]] std::size_t pushed() const { return pushed_; }
+
+  void push(BatchBase& batch) override {
+    ++pushed_;
+    if (input_ != nullptr) {
+      if (!batch.receipt) batch.receipt = input_->receipt.fork();
+      if (batch.watermark == kNoTime) batch.watermark = input_->watermark;
+    }
+    forward(batch);
+  }
+
+ protected:
+  virtual void forward(BatchBase& batch) { runner_.send(batch, keeper_); }
+
+  StageRunner& runner_;
+  Timekeeper& keeper_;
+
+ private:
+  const BatchBase* input_ = nullptr;
+  std::size_t pushed_ = 0;
+};
+
+/// With several workers: keeps what is pushed until its turn comes.
+class StageRunner::Collector final : public Emitter {
+ public:
+  using Emitter::Emitter;
+  std::vector<BoxedBatch> batches;
+
+ protected:
+  void forward(BatchBase& batch) override { batches.push_back(batch.type().box(std::move(batch))); }
+};
+
+StageRunner::StageRunner(const Plan::Stage& plan, RunState& state) : plan_(plan), state_(state) {
+  for (std::uint32_t i = 0; i < plan.host.workers; ++i) {
+    instances_.push_back(std::make_unique<Instance>(*this));
+  }
+}
+
+StageRunner::~StageRunner() = default;
+
+void StageRunner::open() {
+  if (plan_.host.on_reject == OnReject::file) {
+    try {
+      dead_letters_ = std::make_unique<DeadLetters>(plan_.host.reject_file);
+    } catch (const std::system_error& error) {
+      throw ConfigError("on_reject", fmt::format("the file for dead letters: {}", error.what()));
+    }
+  }
+  for (const auto& instance : instances_) {
+    instance->stage->open(instance->context);
+    instance->opened = true;
+  }
+  coalesce_ = instances_.front()->stage->coalesce();
+}
+
+void StageRunner::close() noexcept {
+  for (const auto& instance : instances_) {
+    if (std::exchange(instance->opened, false)) instance->stage->close();
+  }
+}
+
+void StageRunner::make_queue(bool upstream_has_workers) {
+  if (plan_.descriptor->kind == StageKind::source) return;
+  const bool needed = plan_.host.workers > 1 || plan_.host.queue || plan_.from.size() > 1 ||
+                      !plan_.host.required || coalesce_.items > 0 || upstream_has_workers;
+  if (needed) {
+    queue_ =
+        std::make_unique<BatchQueue>(plan_.host.queue.value_or(QueueOptions{}), plan_.from.size());
+    workers_left_ = instances_.size();
+  }
+}
+
+void StageRunner::attach_to(StageRunner& upstream, const InputAdapter* adapter) {
+  upstream.readers_.push_back({this, adapter, inputs_++});
+}
+
+// --- Giving on
+// ------------------------------------------------------------------------------------
+
+void StageRunner::send(BatchBase& batch, Timekeeper& keeper) {
+  account_.out.add(batch.type().count(batch));
+  account_.batches.add();
+  for (std::size_t i = 0; i < readers_.size(); ++i) {
+    const Reader& reader = readers_[i];
+    if (i + 1 < readers_.size()) {
+      const BoxedBatch copy = batch.type().clone(batch);
+      if (reader.stage->plan_.host.required) copy->receipt = batch.receipt.fork();
+      reader.stage->accept(*copy, reader.adapter, reader.producer, keeper);
+    } else if (reader.stage->plan_.host.required) {
+      reader.stage->accept(batch, reader.adapter, reader.producer, keeper);
+    } else {
+      Receipt receipt = std::move(batch.receipt);
+      reader.stage->accept(batch, reader.adapter, reader.producer, keeper);
+      receipt.done();
+    }
+  }
+}
+
+void StageRunner::accept(BatchBase& batch, const InputAdapter* adapter, std::size_t producer,
+                         Timekeeper& keeper) {
+  if (adapter != nullptr) {
+    const BoxedBatch converted = adapter->convert(batch);
+    return accept(*converted, nullptr, producer, keeper);
+  }
+  account_.in.add(batch.type().count(batch));
+  if (queue_) {
+    const OnAccount waiting(keeper, nullptr);
+    discard(queue_->push(batch.type().box(std::move(batch)), producer),
+            failed_ ? "stage-failed" : "queue-full");
+    return;
+  }
+  Emitter emitter(*this, keeper);
+  call(*instances_.front(), batch, emitter, keeper);
+}
+
+void StageRunner::discard(std::vector<BoxedBatch> batches, std::string_view reason) {
+  for (const BoxedBatch& batch : batches) {
+    const std::size_t items = batch->type().count(*batch);
+    if (failed_ && plan_.host.required) {
+      account_.failed.add(items);  // the receipt goes with the batch, unresolved: failed
+    } else {
+      account_.drop(reason, items);
+      batch->receipt.done();
+    }
+  }
+}
+
+// --- Calling the stage
+// ----------------------------------------------------------------------------
+
+void StageRunner::call(Instance& instance, BatchBase& batch, Downstream& out, Timekeeper& keeper) {
+  const OnAccount mine(keeper, &account_);
+  auto& emitter = static_cast<Emitter&>(out);
+  std::size_t items = batch.type().count(batch);
+  const bool only_time = items == 0;
+  const auto since = std::chrono::steady_clock::time_point();
+  auto first_failure = since;
+  for (int attempt = 0;; ++attempt) {
+    if (failed_) {
+      account_.failed.add(items);
+      batch.receipt.fail();
+      return;
+    }
+    const std::uint64_t dropped_before = instance.context.dropped_items.value();
+    emitter.begin(&batch);
+    ++busy_;
+    try {
+      instance.stage->process_erased(batch, out);
+      --busy_;
+      if (!plan_.descriptor->counts_handled) {
+        account_.handled.add(items - (instance.context.dropped_items.value() - dropped_before));
+      }
+      batch.receipt.done();
+      if (queue_ && attempt > 0) queue_->set_lossy(false);
+      break;
+    } catch (const Transient& error) {
+      --busy_;
+      if (first_failure == since) first_failure = std::chrono::steady_clock::now();
+      account_.retried.add(items);
+      if (!handle_transient(error, batch, items, attempt, first_failure)) {
+        batch.receipt.fail();
+        if (queue_) queue_->set_lossy(false);
+        return;
+      }
+    } catch (const Rejected& error) {
+      --busy_;
+      try {
+        handle_rejected(error, batch);
+      } catch (const std::exception& failure) {
+        fail(fmt::format("{} (while setting rejected items aside)", failure.what()));
+      }
+      items = batch.type().count(batch);
+      if (items == 0 && !failed_) {
+        batch.receipt.done();
+        return;
+      }
+    } catch (const std::exception& error) {
+      --busy_;
+      fail(error.what());
+    } catch (...) {
+      --busy_;
+      fail("it threw something that is no std::exception");
+    }
+  }
+  // Time that has moved must not stop at a stage that had nothing to say.
+  if (only_time && emitter.pushed() == 0 && !readers_.empty()) {
+    Emitter& time = emitter;
+    const BoxedBatch tick = plan_.descriptor->output->empty();
+    tick->watermark = batch.watermark;
+    time.push(*tick);
+  }
+}
+
+bool StageRunner::handle_transient(const std::exception& error, const BatchBase& batch,
+                                   std::size_t items, int attempt,
+                                   std::chrono::steady_clock::time_point since) {
+  const auto now = std::chrono::steady_clock::now();
+  const Receipt::Deadline deadline = batch.receipt.deadline();
+  if (now - since >= plan_.host.retry_for || (deadline && now >= *deadline)) {
+    const std::string what =
+        fmt::format("gave up after {} attempts in {:.1f} s: {}", attempt + 1,
+                    std::chrono::duration<double>(now - since).count(), error.what());
+    if (plan_.host.required) {
+      account_.failed.add(items);
+      fail(what);
+    } else {
+      account_.drop("retry-timeout", items);
+      state_.logger.log(LogLevel::error, plan_.name, what);
+    }
+    return false;
+  }
+  if (attempt == 0) {
+    state_.logger.log(LogLevel::warning, plan_.name, fmt::format("{}; trying again", error.what()));
+    // The branches that are required must not wait for one that is not.
+    if (queue_ && !plan_.host.required) queue_->set_lossy(true);
+  }
+  std::this_thread::sleep_for(backoff(attempt));
+  return true;
+}
+
+void StageRunner::handle_rejected(const Rejected& error, BatchBase& batch) {
+  const std::size_t count = batch.type().count(batch);
+  std::vector<std::size_t> positions = error.items();
+  if (positions.empty()) {
+    for (std::size_t i = 0; i < count; ++i) positions.push_back(i);
+  }
+  const bool ascending =
+      std::ranges::adjacent_find(positions, std::greater_equal<>()) == positions.end();
+  if (count == 0 || !ascending || positions.back() >= count) {
+    fail(fmt::format("it rejected items that it was not given: {}", error.what()));
+    return;
+  }
+  const BoxedBatch rejected = batch.type().extract(batch, positions);
+  account_.rejected.add(positions.size());
+  switch (plan_.host.on_reject) {
+    case OnReject::count:
+      break;
+    case OnReject::file:
+      dead_letters_->write(plan_.name, error.what(), *rejected);
+      break;
+    case OnReject::stop:
+      fail(fmt::format("rejected {} items: {}", positions.size(), error.what()));
+      return;
+  }
+  state_.logger.log(LogLevel::warning, plan_.name,
+                    fmt::format("rejected {} items: {}", positions.size(), error.what()));
+}
+
+void StageRunner::fail(const std::string& what) {
+  if (failed_.exchange(true)) return;
+  state_.logger.log(LogLevel::error, plan_.name, what);
+  state_.fail(fmt::format("stage '{}' ({}): {}", plan_.name, plan_.use, what));
+  if (plan_.host.required) state_.stop.request_stop();
+  if (queue_) discard(queue_->abandon(), "stage-failed");
+}
+
+void StageRunner::flush(Instance& instance, Downstream& out, Timekeeper& keeper) {
+  const OnAccount mine(keeper, &account_);
+  static_cast<Emitter&>(out).begin(nullptr);
+  const auto since = std::chrono::steady_clock::now();
+  for (int attempt = 0; !failed_; ++attempt) {
+    ++busy_;
+    try {
+      instance.stage->flush_erased(out);
+      --busy_;
+      return;
+    } catch (const Transient& error) {
+      --busy_;
+      if (std::chrono::steady_clock::now() - since >= plan_.host.retry_for) {
+        fail(fmt::format("gave up flushing: {}", error.what()));
+      } else {
+        std::this_thread::sleep_for(backoff(attempt));
+      }
+    } catch (const std::exception& error) {
+      --busy_;
+      fail(error.what());
+    } catch (...) {
+      --busy_;
+      fail("it threw something that is no std::exception");
+    }
+  }
+}
+
+// --- Ending
+// ---------------------------------------------------------------------------------------
+
+/// All input has come: flush, and tell the readers.
+void StageRunner::finish(Timekeeper& keeper) {
+  Emitter emitter(*this, keeper);
+  if (plan_.descriptor->kind != StageKind::source) {
+    for (const auto& instance : instances_) flush(*instance, emitter, keeper);
+  }
+  for (const Reader& reader : readers_) reader.stage->input_ended(reader.producer, keeper);
+}
+
+void StageRunner::input_ended(std::size_t producer, Timekeeper& keeper) {
+  if (queue_) {
+    queue_->producer_done(producer);
+  } else {
+    finish(keeper);
+  }
+}
+
+// --- Threads
+// --------------------------------------------------------------------------------------
+
+namespace {
+
+/// Batches of a source that tracks nothing itself still say when they get lost.
+class CountingEmitter final : public Downstream {
+ public:
+  CountingEmitter(Downstream& next, Account& account) : next_(next), account_(account) {}
+  void push(BatchBase& batch) override {
+    if (!batch.receipt) {
+      batch.receipt = Receipt::make([&account = account_](Outcome outcome) noexcept {
+        if (outcome == Outcome::failed) account.undelivered.add();
+      });
+    }
+    next_.push(batch);
+  }
+
+ private:
+  Downstream& next_;
+  Account& account_;
+};
+
+}  // namespace
+
+void StageRunner::run_source() noexcept {
+  Timekeeper keeper;
+  Emitter emitter(*this, keeper);
+  CountingEmitter counting(emitter, account_);
+  {
+    const OnAccount mine(keeper, &account_);
+    ++busy_;
+    try {
+      instances_.front()->stage->run_erased(counting, state_.stop.get_token());
+    } catch (const std::exception& error) {
+      fail(error.what());
+    } catch (...) {
+      fail("it threw something that is no std::exception");
+    }
+    --busy_;
+  }
+  finish(keeper);
+}
+
+void StageRunner::run_worker(std::size_t worker) noexcept {
+  constexpr std::chrono::milliseconds kHeartbeat(100);
+  Timekeeper keeper;
+  Instance& instance = *instances_[worker];
+  Emitter direct(*this, keeper);
+  Collector collector(*this, keeper);
+  const bool ordered = instances_.size() > 1;
+  while (true) {
+    BatchQueue::Popped popped = queue_->pop(coalesce_, kHeartbeat);
+    if (popped.kind == BatchQueue::Popped::Kind::end) break;
+    if (popped.kind == BatchQueue::Popped::Kind::idle) {
+      if (popped.watermark == kNoTime || failed_) continue;
+      const BoxedBatch tick = plan_.descriptor->input->empty();
+      tick->watermark = popped.watermark;
+      // With several workers, time is passed on by the batches; a heartbeat might overtake them.
+      Collector aside(*this, keeper);
+      call(instance, *tick, ordered ? static_cast<Downstream&>(aside) : direct, keeper);
+    } else if (ordered) {
+      call(instance, *popped.batch, collector, keeper);
+      deliver_in_order(popped.number, std::exchange(collector.batches, {}), keeper);
+    } else {
+      call(instance, *popped.batch, direct, keeper);
+    }
+  }
+  // The last one to leave finds everything delivered and ends the stage.
+  if (workers_left_.fetch_sub(1) == 1) finish(keeper);
+}
+
+void StageRunner::deliver_in_order(std::uint64_t number, std::vector<BoxedBatch> batches,
+                                   Timekeeper& keeper) {
+  std::unique_lock lock(order_mutex_);
+  // A slow batch must not let the others pile up without bound behind it.
+  const std::uint64_t ahead = 4 * instances_.size();
+  order_moved_.wait(lock, [&] { return number < next_in_order_ + ahead; });
+  waiting_.emplace(number, std::move(batches));
+  while (!waiting_.empty() && waiting_.begin()->first == next_in_order_) {
+    const auto turn = waiting_.extract(waiting_.begin());
+    for (const BoxedBatch& batch : turn.mapped()) send(*batch, keeper);
+    ++next_in_order_;
+  }
+  lock.unlock();
+  order_moved_.notify_all();
+}
+
+}  // namespace millrace::host

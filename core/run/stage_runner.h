@@ -1,0 +1,135 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "millrace/stage.h"
+
+#include "graph/plan.h"
+#include "run/account.h"
+#include "run/dead_letters.h"
+#include "run/logger.h"
+#include "run/queue.h"
+#include "run/ticks.h"
+
+namespace millrace::host {
+
+class StageRunner;
+
+/// What the stages of one running pipeline share.
+struct RunState {
+  RunState(Logger& log, std::filesystem::path data) : logger(log), data_folder(std::move(data)) {}
+
+  Logger& logger;
+  std::filesystem::path data_folder;
+  std::stop_source stop;  ///< asks the sources to end
+  std::atomic<bool> failed{false};
+
+  /// Remembers why the pipeline fails; the first cause is told in the end.
+  void fail(const std::string& cause) {
+    const std::lock_guard lock(mutex_);
+    if (cause_.empty()) cause_ = cause;
+    failed = true;
+  }
+  [[nodiscard]] std::string cause() const {
+    const std::lock_guard lock(mutex_);
+    return cause_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::string cause_;
+};
+
+/// One stage of a running pipeline: its instances, its queue if it has one, its account, and the
+/// way to the stages behind it. See docs/running.md for what runs on which thread.
+class StageRunner {
+ public:
+  StageRunner(const Plan::Stage& plan, RunState& state);
+  StageRunner(const StageRunner&) = delete;
+  StageRunner& operator=(const StageRunner&) = delete;
+  ~StageRunner();
+
+  [[nodiscard]] const Plan::Stage& plan() const { return plan_; }
+  [[nodiscard]] Account& account() { return account_; }
+  [[nodiscard]] const Account& account() const { return account_; }
+  [[nodiscard]] std::size_t workers() const { return instances_.size(); }
+  [[nodiscard]] bool has_queue() const { return queue_ != nullptr; }
+  [[nodiscard]] bool gave_up() const { return failed_; }
+  /// In a call of the stage's own code at this moment.
+  [[nodiscard]] bool busy() const { return busy_ > 0; }
+  struct Progress {
+    std::uint64_t done = 0;
+    std::uint64_t total = 0;
+  };
+  [[nodiscard]] Progress progress() const { return {progress_done_, progress_total_}; }
+
+  // Putting together, in this order.
+  /// Opens all instances; throws what `open` throws.
+  void open();
+  void close() noexcept;
+  /// After all runners are open: makes the queue if this stage needs one.
+  void make_queue(bool upstream_has_workers);
+  /// Becomes a reader of `upstream`.
+  void attach_to(StageRunner& upstream, const InputAdapter* adapter);
+
+  // The bodies of threads; they let nothing out.
+  void run_source() noexcept;
+  void run_worker(std::size_t worker) noexcept;
+
+ private:
+  class Emitter;
+  class Collector;
+  class HostContext;
+  struct Instance;
+  struct Reader {
+    StageRunner* stage;
+    const InputAdapter* adapter;
+    std::size_t producer;  ///< this stage's number among the reader's inputs
+  };
+
+  void accept(BatchBase& batch, const InputAdapter* adapter, std::size_t producer,
+              Timekeeper& keeper);
+  void call(Instance& instance, BatchBase& batch, Downstream& out, Timekeeper& keeper);
+  bool handle_transient(const std::exception& error, const BatchBase& batch, std::size_t items,
+                        int attempt, std::chrono::steady_clock::time_point since);
+  void handle_rejected(const Rejected& error, BatchBase& batch);
+  void flush(Instance& instance, Downstream& out, Timekeeper& keeper);
+  void finish(Timekeeper& keeper);
+  void input_ended(std::size_t producer, Timekeeper& keeper);
+  void send(BatchBase& batch, Timekeeper& keeper);
+  void deliver_in_order(std::uint64_t number, std::vector<BoxedBatch> batches, Timekeeper& keeper);
+  void discard(std::vector<BoxedBatch> batches, std::string_view reason);
+  void fail(const std::string& what);
+
+  const Plan::Stage& plan_;
+  RunState& state_;
+  Account account_;
+  std::vector<std::unique_ptr<Instance>> instances_;
+  std::vector<Reader> readers_;
+  std::size_t inputs_ = 0;
+  Coalesce coalesce_;
+  std::unique_ptr<BatchQueue> queue_;
+  std::unique_ptr<DeadLetters> dead_letters_;
+  std::atomic<bool> failed_{false};
+  std::atomic<int> busy_{0};
+  std::atomic<std::uint64_t> progress_done_{0};
+  std::atomic<std::uint64_t> progress_total_{0};
+
+  // With several workers: what they made, until it is its turn.
+  std::mutex order_mutex_;
+  std::condition_variable order_moved_;
+  std::map<std::uint64_t, std::vector<BoxedBatch>> waiting_;
+  std::uint64_t next_in_order_ = 0;
+  std::atomic<std::size_t> workers_left_{0};
+};
+
+}  // namespace millrace::host

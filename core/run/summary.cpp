@@ -1,0 +1,106 @@
+#include <fmt/format.h>
+
+#include "millrace/json.h"
+
+#include "run/pipeline.h"
+
+namespace millrace::host {
+
+namespace {
+
+double busy_seconds(const Account& account, std::uint64_t ticks_per_second) {
+  return static_cast<double>(account.busy_ticks.value()) /
+         static_cast<double>(std::max<std::uint64_t>(ticks_per_second, 1));
+}
+
+}  // namespace
+
+std::string summary_text(const std::vector<std::unique_ptr<StageRunner>>& stages,
+                         std::uint64_t ticks_per_second) {
+  std::string out = fmt::format("{:<16} {:>12} {:>12} {:>10} {:>10} {:>8} {:>9}\n", "stage", "in",
+                                "out", "dropped", "rejected", "retried", "busy s");
+  for (const auto& stage : stages) {
+    const Account& account = stage->account();
+    out += fmt::format("{:<16} {:>12} {:>12} {:>10} {:>10} {:>8} {:>9.2f}\n", stage->plan().name,
+                       account.in.value(), account.out.value(), account.dropped_items(),
+                       account.rejected.value(), account.retried.value(),
+                       busy_seconds(account, ticks_per_second));
+  }
+  for (const auto& stage : stages) {
+    std::string line;
+    for (const auto& [reason, n] : stage->account().dropped()) {
+      line += fmt::format("{}{} {}", line.empty() ? "dropped " : ", ", reason, n);
+    }
+    std::string counters;
+    for (const auto& [name, n] : stage->account().counters()) {
+      if (n != 0) counters += fmt::format("{}{} {}", counters.empty() ? "" : ", ", name, n);
+    }
+    if (!line.empty() && !counters.empty()) line += "; ";
+    line += counters;
+    if (const auto failed = stage->account().failed.value(); failed != 0) {
+      line += fmt::format("{}failed {}", line.empty() ? "" : "; ", failed);
+    }
+    if (!line.empty()) out += fmt::format("{}: {}\n", stage->plan().name, line);
+  }
+  return out;
+}
+
+std::string summary_json(const std::vector<std::unique_ptr<StageRunner>>& stages,
+                         std::uint64_t ticks_per_second) {
+  std::string json;
+  {
+    json::Object all(json);
+    all.member("summary", true);
+    std::string& list = all.key("stages");
+    list += '[';
+    for (const auto& stage : stages) {
+      if (!list.ends_with('[')) list += ',';
+      const Account& account = stage->account();
+      json::Object object(list);
+      object.member("stage", stage->plan().name);
+      object.member("in", account.in.value());
+      object.member("out", account.out.value());
+      object.member("handled", account.handled.value());
+      object.member("rejected", account.rejected.value());
+      object.member("failed", account.failed.value());
+      object.member("retried", account.retried.value());
+      object.raw("busy_seconds", fmt::format("{:.6f}", busy_seconds(account, ticks_per_second)));
+      {
+        json::Object dropped(object.key("dropped"));
+        for (const auto& [reason, n] : account.dropped()) dropped.member(reason, n);
+      }
+      json::Object counters(object.key("counters"));
+      for (const auto& [name, n] : account.counters()) counters.member(name, n);
+    }
+    list += ']';
+  }
+  return json;
+}
+
+std::vector<std::string> imbalances(const std::vector<std::unique_ptr<StageRunner>>& stages) {
+  std::vector<std::string> problems;
+  for (const auto& stage : stages) {
+    const Account& account = stage->account();
+    const Plan::Stage& plan = stage->plan();
+    if (plan.descriptor->kind == StageKind::source) continue;
+    std::uint64_t given = 0;
+    for (const std::size_t from : plan.from) given += stages[from]->account().out.value();
+    if (given != account.in.value()) {
+      problems.push_back(fmt::format("stage '{}' got {} items of the {} it was sent", plan.name,
+                                     account.in.value(), given));
+    }
+    const std::uint64_t known = account.handled.value() + account.rejected.value() +
+                                account.dropped_items() + account.failed.value();
+    // A stage that failed may hold items that nobody can account for any more.
+    if (known != account.in.value() && !stage->gave_up()) {
+      problems.push_back(fmt::format(
+          "stage '{}' took {} items and accounts for {} (handled {}, rejected {}, dropped {}, "
+          "failed {})",
+          plan.name, account.in.value(), known, account.handled.value(), account.rejected.value(),
+          account.dropped_items(), account.failed.value()));
+    }
+  }
+  return problems;
+}
+
+}  // namespace millrace::host
