@@ -33,6 +33,7 @@ struct FragmentKey {
   std::uint32_t id = 0;
   std::uint8_t protocol = 0;
   std::uint8_t family = 4;
+  std::uint16_t reserved = 0;  ///< no padding: the key is hashed as bytes
   friend bool operator==(const FragmentKey&, const FragmentKey&) = default;
 };
 

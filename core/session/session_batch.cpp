@@ -1,0 +1,83 @@
+#include <cstring>
+#include <vector>
+
+#include "millrace/session_table.h"
+
+namespace millrace {
+
+namespace {
+
+/// What a batch of sessions points into.
+struct Storage {
+  std::vector<std::unique_ptr<std::byte[]>> chunks;
+  std::vector<SessionPacket> packets;
+};
+
+}  // namespace
+
+class SessionBatch::Impl {
+ public:
+  void add(const Session& session) {
+    sessions_.push_back(session);
+    first_packet_.push_back(storage_->packets.size());
+    for (const SessionPacket& packet : session.packets) {
+      SessionPacket& copy = storage_->packets.emplace_back(packet);
+      std::byte* to = allocate(packet.size);
+      if (packet.size != 0) std::memcpy(to, packet.data, packet.size);
+      copy.data = to;
+    }
+  }
+
+  Batch<Session> take() {
+    // The array of packets has its place only now that it no longer grows.
+    for (std::size_t i = 0; i < sessions_.size(); ++i) {
+      sessions_[i].packets =
+          std::span(storage_->packets).subspan(first_packet_[i], sessions_[i].packets.size());
+    }
+    Batch<Session> batch(std::move(sessions_));
+    batch.storage_bytes = bytes();
+    batch.storage = std::move(storage_);
+    storage_ = std::make_shared<Storage>();
+    sessions_ = {};
+    first_packet_.clear();
+    free_ = 0;
+    chunk_bytes_ = 0;
+    return batch;
+  }
+
+  [[nodiscard]] std::size_t size() const { return sessions_.size(); }
+  [[nodiscard]] std::size_t bytes() const {
+    return chunk_bytes_ + storage_->packets.capacity() * sizeof(SessionPacket);
+  }
+
+ private:
+  static constexpr std::size_t kChunk = std::size_t{64} * 1024;
+
+  std::byte* allocate(std::size_t size) {
+    if (size > free_) {
+      const std::size_t chunk = std::max(kChunk, size);
+      storage_->chunks.push_back(std::make_unique_for_overwrite<std::byte[]>(chunk));
+      next_ = storage_->chunks.back().get();
+      free_ = chunk;
+      chunk_bytes_ += chunk;
+    }
+    free_ -= size;
+    return std::exchange(next_, next_ + size);
+  }
+
+  std::vector<Session> sessions_;
+  std::vector<std::size_t> first_packet_;
+  std::shared_ptr<Storage> storage_ = std::make_shared<Storage>();
+  std::byte* next_ = nullptr;
+  std::size_t free_ = 0;
+  std::size_t chunk_bytes_ = 0;
+};
+
+SessionBatch::SessionBatch() : impl_(std::make_unique<Impl>()) {}
+SessionBatch::~SessionBatch() = default;
+void SessionBatch::add(const Session& session) { impl_->add(session); }
+std::size_t SessionBatch::size() const noexcept { return impl_->size(); }
+std::size_t SessionBatch::bytes() const noexcept { return impl_->bytes(); }
+Batch<Session> SessionBatch::take() { return impl_->take(); }
+
+}  // namespace millrace

@@ -1,0 +1,157 @@
+"""Command line of tools/train."""
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import random
+import sys
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from . import captures, idx, nets, training
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="tools/train", description="Train a session classifier; writes NAME.pt and its card NAME.toml.")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--idx", type=pathlib.Path, metavar="DIR",
+                        help="folder with train-images-idx3-ubyte[.gz], train-labels-idx1-ubyte[.gz], labels.txt "
+                             "and the same for dev")
+    source.add_argument("--captures", type=pathlib.Path, metavar="DIR",
+                        help="folder with one folder of capture files for each class")
+    parser.add_argument("--out", type=pathlib.Path, required=True, metavar="NAME.pt")
+    parser.add_argument("--name", help="the model's name (default: from --out)")
+    parser.add_argument("--model-version", default="1")
+    parser.add_argument("--about", default="")
+    parser.add_argument("--arch", choices=("bytes", "lenet"), default="bytes")
+    parser.add_argument("--width", type=int, default=64, help="channels of the first two layers (bytes)")
+    parser.add_argument("--last", type=int, default=128, help="channels of the third layer (bytes)")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--teachers", type=int, default=0,
+                        help="train so many larger networks first and let the model learn from their mean")
+    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--dev-share", type=float, default=0.2, help="with --captures: part kept for dev")
+    parser.add_argument("--bytes", type=int, default=784, help="with --captures: bytes of a session")
+    parser.add_argument("--right", type=float, default=0.99,
+                        help="min_confidence is the lowest tried threshold, at least --least-confidence, above "
+                             "which so many of the answered dev sessions are right")
+    parser.add_argument("--least-confidence", type=float, default=0.9)
+    parser.add_argument("--baseline", type=float, help="macro F1 of a baseline on the same dev part, for the card")
+    parser.add_argument("--millrace", help="the host program, for --captures")
+    return parser.parse_args()
+
+
+def load(args: argparse.Namespace):
+    if args.captures:
+        return captures.read(args.captures, args.bytes, captures.find_host(args.millrace), args.dev_share, args.seed)
+    labels = idx.read_labels(args.idx / "labels.txt")
+    train = idx.read_part(args.idx, "train", len(labels))
+    if train is None:
+        raise idx.DataError(f"{args.idx}: train-images-idx3-ubyte and train-labels-idx1-ubyte are not there")
+    dev = idx.read_part(args.idx, "dev", len(labels))
+    if dev is None:
+        order = np.random.default_rng(args.seed).permutation(len(train[1]))
+        cut = int(len(order) * args.dev_share)
+        dev = (train[0][order[:cut]], train[1][order[:cut]])
+        train = (train[0][order[cut:]], train[1][order[cut:]])
+    return labels, train, dev
+
+
+def make_net(args: argparse.Namespace, classes: int, size: int) -> torch.nn.Module:
+    if args.arch == "lenet":
+        return nets.LeNet(classes, int(size ** 0.5))
+    return nets.ByteNet(classes, args.width, args.last)
+
+
+def teach(args: argparse.Namespace, x: torch.Tensor, y: torch.Tensor, classes: int) -> torch.Tensor | None:
+    """The teachers' mean probabilities. They were trained on the same rows, with augmentation."""
+    if args.teachers == 0:
+        return None
+    total = torch.zeros(len(x), classes)
+    for number in range(args.teachers):
+        print(f"teacher {number + 1} of {args.teachers}")
+        torch.manual_seed(args.seed + 100 + number)
+        teacher = nets.ByteNet(classes, 96, 192, 8, 2, 24, 0.4)
+        teacher = training.train(teacher, x, y, args.epochs, args.seed + 100 + number, args.rate)
+        total += F.softmax(training.logits_of(teacher, x) / 2, 1)
+    return total / args.teachers
+
+
+def card(args: argparse.Namespace, labels: list[str], size: int, rows: int, figures: dict) -> str:
+    text = json.dumps
+    lines = [
+        f"name    = {text(args.name or args.out.stem)}",
+        f"version = {text(args.model_version)}",
+        f"about   = {text(args.about)}",
+        f"labels  = {text(labels)}",
+        f"min_confidence = {figures['min_confidence']}  # below it the label is \"unknown\"",
+        "", "[input]",
+        f"bytes       = {size}",
+        'layer       = "l7"', 'dtype       = "uint8"', f"shape       = [{size}]", "padding     = 0",
+        "min_payload = 2      # a payload of one byte is a TCP keep-alive", "fragments   = false",
+        "", "[training]",
+        f"sessions = {rows}",
+        f"seed     = {args.seed}", f"epochs   = {args.epochs}", f"teachers = {args.teachers}",
+        f"arch     = {text(args.arch)}", f"torch    = {text(torch.__version__)}",
+        "", "[accuracy]  # on the dev part",
+        f"sessions = {figures['dev_rows']}",
+        f"accuracy = {figures['accuracy']:.4f}", f"macro_f1 = {figures['macro_f1']:.4f}",
+    ]
+    if args.baseline is not None:
+        lines.append(f"baseline_macro_f1 = {args.baseline:.4f}  # LeNet-5 like, same data")
+    lines += ["", "[accuracy.f1]"]
+    lines += [f"{text(name)} = {value:.4f}" for name, value in zip(labels, figures["f1"])]
+    lines += ["", "[calibration]  # dev sessions answered at a threshold, and how many of the answers are right",
+              f"temperature = {figures['temperature']:.2f}  # already in the model"]
+    for row in figures["thresholds"]:
+        lines.append(f"[[calibration.threshold]]\nmin_confidence = {row['threshold']}\n"
+                     f"answered = {row['answered']:.4f}\nright = {row['right']:.4f}")
+    return "\n".join(lines) + "\n"
+
+
+def run(args: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    random.seed(args.seed)
+    np.random.seed(args.seed)
+    labels, (train_x, train_y), (dev_x, dev_y) = load(args)
+    size = train_x.shape[1]
+    x, y = torch.from_numpy(train_x.copy()), torch.from_numpy(train_y.copy())
+    dev, dev_labels = torch.from_numpy(dev_x.copy()), torch.from_numpy(dev_y.copy())
+    print(f"{len(x)} sessions to train on, {len(dev)} for dev, {len(labels)} classes")
+    soft = teach(args, x, y, len(labels))
+    torch.manual_seed(args.seed)
+    net = training.train(make_net(args, len(labels), size), x, y, args.epochs, args.seed, args.rate, soft)
+    logits = training.logits_of(net, dev)
+    temperature = training.temperature_of(logits, dev_labels) if len(dev) else 1.0
+    exported = nets.Folded(net, temperature).eval() if args.arch == "bytes" else net
+    final = training.logits_of(exported, dev)
+    accuracy, macro_f1, f1 = training.scores(dev_y, final.argmax(1).numpy(), len(labels))
+    table = training.thresholds(F.softmax(final, 1).numpy(), dev_y)
+    fitting = [row["threshold"] for row in table
+               if row["threshold"] >= args.least_confidence and row["right"] >= args.right]
+    figures = {"accuracy": accuracy, "macro_f1": macro_f1, "f1": f1, "temperature": temperature,
+               "thresholds": table, "dev_rows": len(dev_y), "min_confidence": fitting[0] if fitting else 0.99}
+    with torch.no_grad():
+        script = torch.jit.freeze(torch.jit.script(exported))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    script.save(str(args.out))
+    args.out.with_suffix(".toml").write_text(card(args, labels, size, len(train_y), figures), encoding="utf-8")
+    print(f"dev: accuracy {accuracy:.4f}, macro F1 {macro_f1:.4f}, min_confidence {figures['min_confidence']}")
+    for name, value in zip(labels, f1):
+        print(f"  {name:<16} F1 {value:.4f}")
+    print(f"written: {args.out} ({args.out.stat().st_size} bytes) and {args.out.with_suffix('.toml')}")
+
+
+def main() -> int:
+    try:
+        run(arguments())
+    except idx.DataError as error:
+        print(f"tools/train: {error}", file=sys.stderr)
+        return 2
+    return 0
