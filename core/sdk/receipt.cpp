@@ -141,16 +141,16 @@ void ReceiptLedger::settle() {
   resolve_all(std::move(settled));
 }
 
-void ReceiptLedger::hold(std::uint64_t number) {
+void ReceiptLedger::hold(std::uint64_t number, std::uint64_t count) {
   const std::lock_guard lock(shared_->mutex);
-  ++shared_->at(number).holds;
+  shared_->at(number).holds += count;
 }
 
-void ReceiptLedger::forget(std::uint64_t number) {
+void ReceiptLedger::forget(std::uint64_t number, std::uint64_t count) {
   std::vector<std::pair<Receipt, Outcome>> settled;
   {
     const std::lock_guard lock(shared_->mutex);
-    --shared_->at(number).holds;
+    shared_->at(number).holds -= count;
     settled = shared_->settled();
   }
   resolve_all(std::move(settled));

@@ -164,10 +164,10 @@ class ReceiptLedger {
   std::uint64_t add(Receipt receipt);
   /// The input added last has all its holds: what nothing holds any more is resolved.
   void settle();
-  /// One more thing that must be delivered before input `number` is.
-  void hold(std::uint64_t number);
-  /// Ends the hold of something that was dropped on purpose.
-  void forget(std::uint64_t number);
+  /// So many more things must be delivered before input `number` is.
+  void hold(std::uint64_t number, std::uint64_t count = 1);
+  /// Ends holds without a delivery: of things dropped on purpose, or that were held to be safe.
+  void forget(std::uint64_t number, std::uint64_t count = 1);
   /// `numbers`: one entry for each hold whose item is in the batch that the receipt will go with.
   [[nodiscard]] Receipt release(std::vector<std::uint64_t> numbers);
   /// Inputs whose receipts are not resolved yet.

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <stop_token>
+#include <string>
+
+namespace millrace {
+
+/// A stream of bytes that is read once from the beginning: a file or standard input, unpacked if it
+/// is compressed with gzip (RFC 1952) or zstd (RFC 8878), which its first bytes tell.
+class ByteSource {
+ public:
+  ByteSource() = default;
+  ByteSource(const ByteSource&) = delete;
+  ByteSource& operator=(const ByteSource&) = delete;
+  virtual ~ByteSource() = default;
+
+  /// Reads at least one byte, unless the stream has ended (then 0). Throws std::runtime_error
+  /// naming the file: read errors and damaged compressed data. A compressed file that is cut off
+  /// counts as ended, and `cut_off` says so.
+  virtual std::size_t read(std::span<std::byte> to) = 0;
+  /// Bytes of the file itself that were read so far.
+  [[nodiscard]] virtual std::uint64_t raw_position() const = 0;
+  [[nodiscard]] virtual bool cut_off() const { return false; }
+};
+
+/// "-" is standard input. Throws std::system_error if the file cannot be opened. A read that waits
+/// for a silent pipe ends as soon as `stop` is requested, as if the stream had ended.
+[[nodiscard]] std::unique_ptr<ByteSource> open_bytes(const std::filesystem::path& path,
+                                                     const std::stop_token& stop);
+
+/// For what has been read already: `head` comes first.
+[[nodiscard]] std::unique_ptr<ByteSource> with_head(std::span<const std::byte> head,
+                                                    std::unique_ptr<ByteSource> rest);
+
+/// Fills `to` as far as the stream reaches.
+std::size_t read_fully(ByteSource& source, std::span<std::byte> to);
+
+}  // namespace millrace

@@ -1,0 +1,72 @@
+#include "packet_batcher.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace millrace {
+
+std::shared_ptr<BufferPool::Buffer> BufferPool::take(std::size_t size) {
+  std::unique_ptr<Buffer> buffer;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!free_.empty()) {
+      buffer = std::move(free_.back());
+      free_.pop_back();
+    }
+  }
+  if (!buffer) buffer = std::make_unique<Buffer>();
+  if (buffer->bytes.size() < size) buffer->bytes.resize(size);
+  // The batch may outlive the source: the pool goes with the last buffer.
+  return {buffer.release(), [pool = shared_from_this()](Buffer* back) {
+            constexpr std::size_t kKeep = 16;
+            std::unique_ptr<Buffer> owned(back);
+            const std::lock_guard lock(pool->mutex_);
+            if (pool->free_.size() < kKeep) pool->free_.push_back(std::move(owned));
+          }};
+}
+
+PacketBatcher::PacketBatcher(std::size_t packets, std::size_t bytes)
+    : most_packets_(packets), most_bytes_(bytes) {}
+
+void PacketBatcher::add(Output<Packet>& out, const Packet& packet) {
+  if (buffer_ &&
+      (packets_.size() >= most_packets_ || used_ + packet.captured > buffer_->bytes.size())) {
+    push(out);
+  }
+  if (!buffer_) {
+    buffer_ = pool_->take(std::max<std::size_t>(most_bytes_, packet.captured));
+    packets_.reserve(most_packets_);
+    used_ = 0;
+  }
+  std::byte* to = buffer_->bytes.data() + used_;
+  if (packet.captured != 0) std::memcpy(to, packet.data, packet.captured);
+  used_ += packet.captured;
+  packets_.push_back(packet);
+  packets_.back().data = to;
+}
+
+void PacketBatcher::push(Output<Packet>& out) {
+  if (packets_.empty()) return;
+  push_views(out, std::exchange(packets_, {}), std::exchange(buffer_, nullptr));
+}
+
+void PacketBatcher::push_views(Output<Packet>& out, std::vector<Packet> packets,
+                               std::shared_ptr<BufferPool::Buffer> buffer) {
+  if (packets.empty()) return;
+  for (const Packet& packet : packets) watermark_ = std::max(watermark_, packet.time);
+  Batch<Packet> batch(std::move(packets));
+  batch.watermark = watermark_;
+  batch.storage_bytes = buffer->bytes.size();
+  batch.storage = std::move(buffer);
+  out.push(std::move(batch));
+}
+
+void PacketBatcher::push_time(Output<Packet>& out, Timestamp now) {
+  watermark_ = std::max(watermark_, now);
+  Batch<Packet> batch;
+  batch.watermark = watermark_;
+  out.push(std::move(batch));
+}
+
+}  // namespace millrace

@@ -1,0 +1,174 @@
+#include "source_pcap.h"
+
+#include <system_error>
+
+#include <fmt/format.h>
+#include <pcap/pcap.h>
+
+namespace millrace {
+
+void check_pcap_options(const PcapOptions& options, Findings& findings) {
+  if (options.file.empty() == options.interface.empty()) {
+    findings.add(options.file.empty() ? "" : "interface",
+                 options.file.empty()
+                     ? "neither 'file' nor 'interface' is set; expected one of them"
+                     : "both 'file' and 'interface' are set; expected one of them");
+  }
+  if (options.filter.empty()) return;
+  // The link type is only known when the file or the interface is open; what fits none is wrong.
+  std::string first_problem;
+  for (const int link : {DLT_EN10MB, DLT_LINUX_SLL, DLT_RAW}) {
+    try {
+      const Filter filter(options.filter, link, options.snaplen);
+      return;
+    } catch (const std::runtime_error& error) {
+      if (first_problem.empty()) first_problem = error.what();
+    }
+  }
+  findings.add("filter", fmt::format("'{}' is no BPF filter: {}", options.filter, first_problem));
+}
+
+SourcePcap::SourcePcap(const PcapOptions& options)
+    : options_(options),
+      batcher_(options.batch, options.batch_bytes.bytes),
+      gate_(options.count, options.interface.empty() ? options.duration : Duration()) {}
+
+void SourcePcap::open(Context& context) {
+  context_ = &context;
+  context.counter("kernel-dropped");
+  context.counter("truncated-records");
+  if (!options_.interface.empty()) {
+    LiveOptions live;
+    live.interface = options_.interface;
+    live.filter = options_.filter;
+    live.snaplen = options_.snaplen;
+    live.promiscuous = options_.promiscuous;
+    live.immediate = options_.immediate;
+    live.buffer = options_.buffer;
+    live.read_timeout = options_.read_timeout;
+    live_ = std::make_unique<LiveCapture>(live);
+    return;
+  }
+  files_ = list_captures(options_.file);
+  total_ = total_size(files_);
+  // Standard input may stay silent for long: it is opened when the pipeline runs.
+  if (files_.front() == "-") return;
+  try {
+    opened_ = open_file(0);
+    if (opened_) compile_filter(*opened_);
+  } catch (const ConfigError&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw ConfigError("file", error.what());
+  }
+}
+
+std::unique_ptr<CaptureReader> SourcePcap::open_file(std::size_t index) {
+  try {
+    return open_capture(files_[index], options_.snaplen, stop_.get_token());
+  } catch (const std::system_error& error) {
+    throw std::runtime_error(
+        fmt::format("cannot open '{}': {}", files_[index].string(), error.code().message()));
+  }
+}
+
+void SourcePcap::compile_filter(const CaptureReader& reader) {
+  if (options_.filter.empty() || filter_link_ == reader.link_type()) return;
+  try {
+    gate_.set_filter(Filter(options_.filter, reader.link_type(), options_.snaplen));
+    filter_link_ = reader.link_type();
+  } catch (const std::runtime_error& error) {
+    const char* link = pcap_datalink_val_to_name(reader.link_type());
+    throw ConfigError(
+        "filter",
+        fmt::format("'{}' does not fit the link type {} of the capture: {}", options_.filter,
+                    link != nullptr ? link : std::to_string(reader.link_type()), error.what()));
+  }
+}
+
+void SourcePcap::run(Output<Packet>& out, std::stop_token stop) {
+  const std::stop_callback pass_on(stop, [this] { stop_.request_stop(); });
+  if (live_) return live_->run(out, batcher_, gate_, options_.duration, *context_, stop);
+  for (std::size_t i = 0; i < files_.size() && !satisfied_ && !stop.stop_requested(); ++i) {
+    read_file(i, out, stop);
+  }
+  context_->counter("filtered").add(gate_.filtered());
+}
+
+void SourcePcap::read_file(std::size_t index, Output<Packet>& out, const std::stop_token& stop) {
+  const std::string name = files_[index].string();
+  std::unique_ptr<CaptureReader> reader =
+      index == 0 && opened_ ? std::move(opened_) : open_file(index);
+  if (!reader) {
+    if (!stop.stop_requested()) context_->warning(fmt::format("{} is empty", name));
+    return;
+  }
+  compile_filter(*reader);
+  auto step = CaptureReader::Step::more;
+  std::uint64_t shown = 0;
+  constexpr std::uint64_t kShowEvery = 1U << 20U;
+  while (step == CaptureReader::Step::more && !stop.stop_requested()) {
+    step = reader->step(out, batcher_, gate_);
+    if (const std::uint64_t position = reader->raw_position(); position - shown >= kShowEvery) {
+      context_->progress(read_before_ + position, total_);
+      shown = position;
+    }
+  }
+  satisfied_ = step == CaptureReader::Step::satisfied;
+  read_before_ += reader->raw_position();
+  context_->progress(read_before_, total_);
+  if (const auto offset = reader->cut_off_at(); offset && !stop.stop_requested()) {
+    context_->warning(fmt::format(
+        "{} is cut off in the middle of the record at byte {}; the packets before it are whole",
+        name, *offset));
+    context_->counter("truncated-records").add();
+  }
+}
+
+}  // namespace millrace
+
+using namespace millrace;
+
+MILLRACE_PLUGIN(
+    "source-pcap", MILLRACE_VERSION,
+    source<SourcePcap, PcapOptions>(
+        "source-pcap", "Packets from capture files or from a network interface, through libpcap",
+        option<&PcapOptions::file>(
+            "file",
+            "capture files (pcap or pcapng, plain or compressed with gzip or zstd), "
+            "folders of them, or \"-\" for standard input; read in the order given"),
+        option<&PcapOptions::interface>(
+            "interface",
+            "network interface to capture on, instead of 'file'; \"any\" is all "
+            "of them"),
+        option<&PcapOptions::filter>(
+            "filter", "BPF filter (pcap-filter(7)): only packets that match are given on"),
+        option<&PcapOptions::snaplen>("snaplen", "bytes kept of a packet at most")
+            .between(1, 262144),
+        option<&PcapOptions::promiscuous>(
+            "promiscuous", "on an interface: also packets that are for other machines"),
+        option<&PcapOptions::immediate>(
+            "immediate",
+            "on an interface: deliver every packet at once, at more cost, "
+            "instead of collecting them for 'read_timeout'"),
+        option<&PcapOptions::buffer>(
+            "buffer",
+            "on an interface: the kernel's buffer; what does not fit is dropped by the "
+            "kernel and counted")
+            .between(64_KiB, 1_GiB),
+        option<&PcapOptions::read_timeout>(
+            "read_timeout", "on an interface: how long the kernel may collect packets")
+            .between(std::chrono::milliseconds(1), std::chrono::seconds(10)),
+        option<&PcapOptions::count>("count", "end after so many packets; 0: no limit"),
+        option<&PcapOptions::duration>(
+            "duration",
+            "end after this time: of the clock on an interface, of the packets' "
+            "times with files; \"0ns\": no limit")
+            .at_least(Duration(0)),
+        option<&PcapOptions::batch>("batch", "packets given on together at most").between(1, 65536),
+        option<&PcapOptions::batch_bytes>(
+            "batch_bytes",
+            "size of the buffers that packets are read into; batches in "
+            "queues keep theirs until they are done")
+            .between(4_KiB, 64_MiB))
+        .checked(&check_pcap_options))

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "millrace/plugin.h"
+
+#include "capture_files.h"
+#include "capture_reader.h"
+#include "live_capture.h"
+
+namespace millrace {
+
+struct PcapOptions {
+  std::vector<std::string> file;
+  std::string interface;
+  std::string filter;
+  std::uint32_t snaplen = 262144;
+  bool promiscuous = true;
+  bool immediate = false;
+  ByteSize buffer = 16_MiB;
+  Duration read_timeout = std::chrono::milliseconds(100);
+  std::uint64_t count = 0;
+  Duration duration{};
+  std::uint32_t batch = 512;
+  ByteSize batch_bytes = 256_KiB;
+};
+
+/// Packets from capture files or from a network interface.
+class SourcePcap final : public Source<Packet> {
+ public:
+  explicit SourcePcap(const PcapOptions& options);
+
+  void open(Context& context) override;
+  void run(Output<Packet>& out, std::stop_token stop) override;
+
+ private:
+  std::unique_ptr<CaptureReader> open_file(std::size_t index);
+  void read_file(std::size_t index, Output<Packet>& out, const std::stop_token& stop);
+  void compile_filter(const CaptureReader& reader);
+
+  PcapOptions options_;
+  PacketBatcher batcher_;
+  Gate gate_;
+  Context* context_ = nullptr;
+  std::vector<std::filesystem::path> files_;
+  std::uint64_t total_ = 0;
+  std::uint64_t read_before_ = 0;  ///< bytes of the files that are done
+  int filter_link_ = -1;           ///< what the gate's filter was compiled for
+  bool satisfied_ = false;
+  std::stop_source stop_;                  ///< ends reads that wait for a silent pipe
+  std::unique_ptr<CaptureReader> opened_;  ///< the first file
+  std::unique_ptr<LiveCapture> live_;
+};
+
+void check_pcap_options(const PcapOptions& options, Findings& findings);
+
+}  // namespace millrace
