@@ -35,6 +35,23 @@ function(millrace_leave_out name reason)
   set_property(GLOBAL APPEND PROPERTY MILLRACE_LEFT_OUT "${name} (${reason})")
 endfunction()
 
+# millrace_need(NAME MODULE...): looks for pkg-config modules that the plugin NAME needs and sets
+# NAME_NEEDS to their targets, or leaves the plugin out and NAME_NEEDS empty.
+function(millrace_need name)
+  find_package(PkgConfig REQUIRED)
+  set(targets "")
+  foreach(module IN LISTS ARGN)
+    pkg_check_modules(${module} QUIET IMPORTED_TARGET GLOBAL ${module})
+    if(NOT ${module}_FOUND)
+      millrace_leave_out(${name} "the library ${module} is not installed")
+      set(${name}_NEEDS "" PARENT_SCOPE)
+      return()
+    endif()
+    list(APPEND targets PkgConfig::${module})
+  endforeach()
+  set(${name}_NEEDS ${targets} PARENT_SCOPE)
+endfunction()
+
 # Runs a GoogleTest program as one ctest entry; tests skip by themselves and say why.
 function(millrace_add_test name target)
   add_test(NAME ${name} COMMAND ${target} --gtest_brief=1)
