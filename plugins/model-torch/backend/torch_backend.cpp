@@ -1,5 +1,6 @@
 #include <string_view>
 
+#include <ATen/Parallel.h>
 #include <malloc.h>
 #include <torch/script.h>
 
