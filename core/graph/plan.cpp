@@ -109,12 +109,21 @@ class Planner {
       report_.add(from.workers_at, "a source cannot have several workers",
                   "one stage for each input, and 'from' naming them all");
     }
-    if (!good || !descriptor.check) return;
+    if (!descriptor.check) return;
     Findings findings;
     descriptor.check(stage.options.get(), findings);
     for (const auto& finding : findings.list()) {
+      // Where an option could not be read, only what is said of one that could counts.
+      const ConfigEntry* entry = find(stage.entries, finding.option);
+      if (!good && (entry == nullptr || reported(entry->value.at) || any_unresolved(entry->value))) {
+        continue;
+      }
       report_.add(stage.option_at(finding.option), finding.message);
     }
+  }
+
+  [[nodiscard]] bool reported(Position at) const {
+    return std::ranges::find(report_.entries(), at, &Report::Entry::at) != report_.entries().end();
   }
 
   void connect() {

@@ -1,0 +1,217 @@
+#include "millrace/session_table.h"
+
+#include <set>
+#include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "session/test_packets.h"
+
+namespace millrace {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::ElementsAre;
+using testing::Packets;
+
+/// Sessions as "port:packets:reason:epoch".
+class Seen {
+ public:
+  SessionTable::Emit emit() {
+    return [this](const Session& session, std::uint64_t born) {
+      std::string text =
+          std::to_string(std::min(session.info.key.low_port, session.info.key.high_port)) + ":" +
+          std::to_string(session.packets.size()) + ":" + std::string(to_string(session.info.due));
+      if (session.info.epoch != 0) text += ":" + std::to_string(session.info.epoch);
+      sessions.push_back(text);
+      ids.push_back(to_hex(session.info.id));
+      EXPECT_EQ(session.info.packets, session.packets.size());
+      last_born = born;
+      last_bytes.clear();
+      for (const SessionPacket& packet : session.packets) {
+        last_bytes.append(reinterpret_cast<const char*>(packet.data), packet.size);
+      }
+    };
+  }
+  std::vector<std::string> sessions;
+  std::vector<std::string> ids;
+  std::string last_bytes;
+  std::uint64_t last_born = 0;
+};
+
+void give(SessionTable& table, Seen& seen, const Packet& packet) {
+  table.add(std::span(&packet, 1), 0, seen.emit());
+}
+
+TEST(SessionTableTest, FullAtExactlySoManyPackets) {
+  SessionTable table({.packets = 3});
+  Packets packets;
+  Seen seen;
+  for (int i = 0; i < 5; ++i) give(table, seen, packets.add({.dst_port = 80}));
+  table.flush(seen.emit());
+  EXPECT_THAT(seen.sessions, ElementsAre("80:3:full"));
+  EXPECT_EQ(table.counts().after_due, 2U);
+}
+
+TEST(SessionTableTest, EqualPayloadsAreDifferentPackets) {
+  SessionTable table({.packets = 24});
+  Packets packets;
+  Seen seen;
+  for (int i = 0; i < 24; ++i) give(table, seen, packets.add({.payload = 2}));
+  EXPECT_THAT(seen.sessions, ElementsAre("80:24:full"));
+  EXPECT_EQ(seen.last_bytes, std::string(48, 'A'));
+}
+
+TEST(SessionTableTest, DueAfterDelayOnPacketTimeAndOnWatermark) {
+  SessionTable table({.delay = 10s});
+  Packets packets;
+  Seen seen;
+  give(table, seen, packets.add({.dst_port = 80}, 1s));
+  give(table, seen, packets.add({.dst_port = 81}, 5s));
+  give(table, seen, packets.add({.dst_port = 82}, 11s));
+  EXPECT_THAT(seen.sessions, ElementsAre("80:1:timeout"));
+  table.advance(Timestamp(14999ms), seen.emit());
+  EXPECT_EQ(seen.sessions.size(), 1U);
+  table.advance(Timestamp(15s), seen.emit());
+  EXPECT_THAT(seen.sessions, ElementsAre("80:1:timeout", "81:1:timeout"));
+  table.flush(seen.emit());
+  EXPECT_THAT(seen.sessions, ElementsAre("80:1:timeout", "81:1:timeout", "82:1:end"));
+}
+
+TEST(SessionTableTest, NewEpochAfterIdleOrWithSyn) {
+  SessionTable table({.packets = 1, .idle = 60s});
+  Packets packets;
+  Seen seen;
+  give(table, seen, packets.add({.tcp = true}, 1s));
+  give(table, seen, packets.add({.tcp = true}, 61s));  // not idle for longer than 60 s
+  give(table, seen,
+       packets.add({.tcp = true, .flags = kTcpSyn | kTcpAck}, 62s));  // an answer opens nothing
+  give(table, seen, packets.add({.tcp = true, .flags = kTcpSyn}, 63s));
+  give(table, seen, packets.add({.tcp = true}, 200s));
+  EXPECT_THAT(seen.sessions, ElementsAre("80:1:full", "80:1:full:1", "80:1:full"));
+  EXPECT_EQ(table.counts().after_due, 2U);
+  EXPECT_NE(seen.ids[0], seen.ids[1]);
+  EXPECT_NE(seen.ids[0], seen.ids[2]);
+}
+
+TEST(SessionTableTest, EpochsWithEqualTimesHaveDifferentIds) {
+  SessionTable table({.packets = 1});
+  Packets packets;
+  Seen seen;
+  for (int i = 0; i < 3; ++i) give(table, seen, packets.add({.tcp = true, .flags = kTcpSyn}));
+  EXPECT_THAT(seen.sessions, ElementsAre("80:1:full", "80:1:full:1", "80:1:full:2"));
+  EXPECT_EQ(std::set<std::string>(seen.ids.begin(), seen.ids.end()).size(), 3U);
+}
+
+TEST(SessionTableTest, FullTableForgetsDoneOnesFirstThenEvictsTheOldest) {
+  SessionTable table({.packets = 2, .max_sessions = 2});
+  Packets packets;
+  Seen seen;
+  give(table, seen, packets.add({.dst_port = 80}));
+  give(table, seen, packets.add({.dst_port = 81}));
+  give(table, seen, packets.add({.dst_port = 81}));  // done
+  give(table, seen, packets.add({.dst_port = 82}));  // takes the place of 81
+  EXPECT_THAT(seen.sessions, ElementsAre("81:2:full"));
+  give(table, seen, packets.add({.dst_port = 83}));  // takes the place of 80
+  EXPECT_THAT(seen.sessions, ElementsAre("81:2:full", "80:1:evicted"));
+  EXPECT_EQ(table.size(), 2U);
+  EXPECT_EQ(table.counts().forgotten, 2U);
+}
+
+TEST(SessionTableTest, BytesAreBounded) {
+  constexpr std::uint64_t kBound = 64 * 1024;
+  SessionTable table({.packets = 100, .max_bytes = kBound});
+  Packets packets;
+  Seen seen;
+  for (std::uint16_t i = 0; i < 500; ++i) {
+    give(table, seen,
+         packets.add({.dst_port = static_cast<std::uint16_t>(1 + i % 90), .payload = 1000}));
+    ASSERT_LE(table.bytes_held(), kBound);
+  }
+  table.flush(seen.emit());
+  EXPECT_EQ(table.bytes_held(), 0U);
+  EXPECT_THAT(seen.sessions, ::testing::Contains(::testing::HasSubstr("evicted")));
+  EXPECT_EQ(table.counts().stored + table.counts().after_due, 500U);
+}
+
+TEST(SessionTableTest, FragmentsJoinTheSessionOfTheFirst) {
+  SessionTable table({.packets = 3});
+  Packets packets;
+  Seen seen;
+  give(table, seen, packets.add({.payload = 16, .fragment = 0x2000, .id = 7, .fill = 'a'}));
+  give(table, seen, packets.add({.payload = 8, .fragment = 0x2003, .id = 7, .fill = 'b'}));
+  give(table, seen, packets.add({.payload = 8, .fragment = 4, .id = 8}));  // of an unknown packet
+  give(table, seen, packets.add({.payload = 4, .fragment = 4, .id = 7, .fill = 'c'}));
+  EXPECT_THAT(seen.sessions, ElementsAre("80:3:full"));
+  EXPECT_EQ(seen.last_bytes, std::string(16, 'a') + std::string(8, 'b') + std::string(4, 'c'));
+  EXPECT_EQ(table.counts().joined_fragments, 2U);
+  EXPECT_EQ(table.counts().lost_fragments, 1U);
+}
+
+TEST(SessionTableTest, ResultDoesNotDependOnBatchesOrSeed) {
+  Packets packets;
+  std::vector<Packet> all;
+  std::uint32_t random = 1;
+  for (int i = 0; i < 5000; ++i) {
+    random = random * 1664525U + 1013904223U;
+    const auto port = static_cast<std::uint16_t>(1 + (random >> 16U) % 200);
+    const auto late = Duration((random >> 8U) % 3 == 0 ? 50ms : 0ms);  // out of order
+    const std::uint8_t flags = (random >> 24U) % 16 == 0 ? kTcpSyn : kTcpAck;
+    all.push_back(packets.add({.dst_port = port, .tcp = (random & 0x800U) != 0, .flags = flags},
+                              Duration(20ms) * i + 1s - late));
+  }
+  std::vector<std::vector<std::string>> results;
+  for (const std::size_t size : {std::size_t{1}, std::size_t{7}, std::size_t{5000}}) {
+    SessionTable table({.packets = 5, .delay = 2s, .idle = 5s, .max_sessions = 100});
+    Seen seen;
+    for (std::size_t at = 0; at < all.size(); at += size) {
+      table.add(std::span(all).subspan(at, std::min(size, all.size() - at)), 0, seen.emit());
+    }
+    table.flush(seen.emit());
+    results.push_back(seen.ids);
+  }
+  EXPECT_GT(results[0].size(), 500U);
+  EXPECT_EQ(results[0], results[1]);
+  EXPECT_EQ(results[0], results[2]);
+}
+
+TEST(SessionTableTest, TimeThatJumpsFarMakesEverythingDue) {
+  SessionTable table({});
+  Packets packets;
+  Seen seen;
+  give(table, seen, packets.add({.dst_port = 80}, 1s));
+  give(table, seen, packets.add({.dst_port = 81}, std::chrono::hours(24 * 365 * 200)));
+  give(table, seen, packets.add({.dst_port = 82}, 2s));
+  table.flush(seen.emit());
+  EXPECT_THAT(seen.sessions, ElementsAre("80:1:timeout", "81:1:end", "82:1:end"));
+}
+
+TEST(SessionTableTest, BornIsTheTagOfTheFirstPacket) {
+  SessionTable table({.packets = 2});
+  Packets packets;
+  Seen seen;
+  const Packet packet = packets.add({});
+  table.add(std::span(&packet, 1), 5, seen.emit());
+  table.add(std::span(&packet, 1), 6, seen.emit());
+  EXPECT_EQ(seen.last_born, 5U);
+}
+
+TEST(SessionBatchTest, OwnsItsBytes) {
+  SessionTable table({.packets = 2});
+  Packets packets;
+  SessionBatch batch;
+  const Packet packet = packets.add({.payload = 3, .fill = 'x'});
+  for (int i = 0; i < 2; ++i) {
+    table.add(std::span(&packet, 1), 0,
+              [&](const Session& session, std::uint64_t) { batch.add(session); });
+  }
+  const Batch<Session> taken = batch.take();
+  EXPECT_EQ(batch.size(), 0U);
+  ASSERT_EQ(taken.items.size(), 1U);
+  ASSERT_EQ(taken.items[0].packets.size(), 2U);
+  EXPECT_EQ(std::memcmp(taken.items[0].packets[1].data, "xxx", 3), 0);
+}
+
+}  // namespace
+}  // namespace millrace

@@ -1,6 +1,7 @@
 #include "split_memory.h"
 
 #include <array>
+#include <cstring>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -121,7 +122,7 @@ TEST_F(SplitMemoryTest, BatchesHoldAtMost64SessionsInOrder) {
   std::vector<std::size_t> sizes;
   for (const auto& given : recorder_.batches) sizes.push_back(given.items.size());
   EXPECT_THAT(sizes, ElementsAre(64, 64, 22));
-  EXPECT_EQ(recorder_.batches[1].items[0].info.key.high_port, 1064);
+  EXPECT_EQ(recorder_.batches[1].items[0].info.key.low_port, 1064);
 }
 
 TEST_F(SplitMemoryTest, HeartbeatMovesTime) {

@@ -1,0 +1,92 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <span>
+#include <vector>
+
+#include "millrace/packet.h"
+
+namespace millrace::testing {
+
+/// Builds packets byte by byte; the bytes live as long as the builder.
+class Packets {
+ public:
+  struct Spec {
+    std::uint8_t src = 1;
+    std::uint8_t dst = 2;
+    std::uint16_t src_port = 1000;
+    std::uint16_t dst_port = 80;
+    std::size_t payload = 10;
+    bool tcp = false;
+    std::uint8_t flags = 0x10;
+    std::uint16_t fragment = 0;  ///< the IPv4 field: flags and offset
+    std::uint16_t id = 0;
+    std::uint8_t fill = 0x41;
+  };
+
+  /// IPv4 from the header on.
+  static std::vector<std::uint8_t> ipv4(const Spec& spec) {
+    const bool later = (spec.fragment & 0x1FFFU) != 0;
+    const std::size_t l4 = later ? 0 : spec.tcp ? 20 : 8;
+    std::vector<std::uint8_t> bytes(20 + l4 + spec.payload, spec.fill);
+    std::fill_n(bytes.begin(), 20 + l4, std::uint8_t{0});
+    bytes[0] = 0x45;
+    put(bytes, 2, static_cast<std::uint16_t>(bytes.size()));
+    put(bytes, 4, spec.id);
+    put(bytes, 6, spec.fragment);
+    bytes[9] = spec.tcp ? 6 : 17;
+    bytes[12] = bytes[16] = 10;
+    bytes[15] = spec.src;
+    bytes[19] = spec.dst;
+    if (!later) {
+      put(bytes, 20, spec.src_port);
+      put(bytes, 22, spec.dst_port);
+      if (spec.tcp) {
+        bytes[32] = 0x50;
+        bytes[33] = spec.flags;
+      } else {
+        put(bytes, 24, static_cast<std::uint16_t>(8 + spec.payload));
+      }
+    }
+    return bytes;
+  }
+
+  static std::vector<std::uint8_t> behind(std::vector<std::uint8_t> head,
+                                          const std::vector<std::uint8_t>& rest) {
+    head.insert(head.end(), rest.begin(), rest.end());
+    return head;
+  }
+
+  static std::vector<std::uint8_t> ethernet(const std::vector<std::uint8_t>& ip,
+                                            std::uint16_t type = 0x0800) {
+    std::vector<std::uint8_t> head(14);
+    put(head, 12, type);
+    return behind(head, ip);
+  }
+
+  Packet raw(const std::vector<std::uint8_t>& bytes, Duration time = {},
+             LinkType link = LinkType::ethernet) {
+    const auto& kept = storage_.emplace_back(bytes);
+    const auto view = std::as_bytes(std::span(kept));
+    Packet packet;
+    packet.time = Timestamp(time);
+    packet.data = view.data();
+    packet.captured = packet.length = static_cast<std::uint32_t>(view.size());
+    packet.link = link;
+    return packet;
+  }
+  Packet add(const Spec& spec, Duration time = {}) { return raw(ethernet(ipv4(spec)), time); }
+
+  static void put(std::vector<std::uint8_t>& bytes, std::size_t at, std::uint16_t value) {
+    bytes[at] = static_cast<std::uint8_t>(value >> 8U);
+    bytes[at + 1] = static_cast<std::uint8_t>(value);
+  }
+
+ private:
+  std::deque<std::vector<std::uint8_t>> storage_;
+};
+
+}  // namespace millrace::testing
