@@ -30,9 +30,9 @@ struct HostOptions {
   std::uint32_t workers = 1;
   bool required = true;
   Duration retry_for = std::chrono::minutes(5);
-  std::optional<QueueOptions> queue;
+  std::optional<QueueOptions> queue{};
   OnReject on_reject = OnReject::count;
-  std::filesystem::path reject_file;
+  std::filesystem::path reject_file{};
 };
 
 /// The specs behind HostOptions and QueueOptions, for help; `queue` and `on_reject` are read by

@@ -1,1 +1,277 @@
+#include "run/pipeline.h"
 
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <numeric>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "run/test_stages.h"
+
+namespace millrace::host {
+namespace {
+
+using namespace testing;
+using namespace std::chrono_literals;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+class PipelineTest : public ::testing::Test {
+ protected:
+  void source(int total, int size) {
+    builder_.add("numbers", StageKind::source, {},
+                 [=, this] { return std::make_unique<Counting>(notes_, total, size); });
+  }
+  void through(std::size_t from, Through::Function function, const HostOptions& host = {}) {
+    builder_.add(
+        "through", StageKind::transform, {from},
+        [=] { return std::make_unique<Through>(function); }, host);
+  }
+  void sink(std::vector<std::size_t> from, Noting::Function function = {},
+            const HostOptions& host = {}) {
+    builder_.add(
+        "sink", StageKind::sink, std::move(from),
+        [=, this] { return std::make_unique<Noting>(notes_, function); }, host);
+  }
+  Exit run() {
+    Logger logger(LogFormat::text, LogLevel::error);
+    RunOptions options;
+    options.summary = false;
+    pipeline_ = std::make_unique<Pipeline>(builder_.plan(), options, logger);
+    Report report;
+    if (const Exit opened = pipeline_->open(report); opened != Exit::done) return opened;
+    const Exit exit = pipeline_->run();
+    EXPECT_THAT(imbalances(pipeline_->stages()), IsEmpty());
+    return exit;
+  }
+  Account& account(std::size_t stage) { return pipeline_->stages()[stage]->account(); }
+
+  static std::vector<int> numbers(int count) {
+    std::vector<int> list(static_cast<std::size_t>(count));
+    std::iota(list.begin(), list.end(), 0);
+    return list;
+  }
+
+  Notes notes_;
+  PlanBuilder builder_;
+  std::unique_ptr<Pipeline> pipeline_;
+};
+
+TEST_F(PipelineTest, FusedStagesDeliverEverything) {
+  source(1000, 7);
+  through(0, [](Batch<Number>&) {});
+  sink({1});
+  EXPECT_EQ(run(), Exit::done);
+  EXPECT_EQ(notes_.values, numbers(1000));
+  EXPECT_EQ(notes_.flushes, 1);
+  EXPECT_EQ(notes_.closes, 1);
+  EXPECT_EQ(notes_.receipts_done, 143);
+  EXPECT_EQ(notes_.receipts_failed, 0);
+  EXPECT_EQ(account(2).handled.value(), 1000U);
+}
+
+TEST_F(PipelineTest, WorkersKeepTheOrder) {
+  source(3000, 3);
+  std::atomic<unsigned> calls{0};
+  through(0,
+          [&](Batch<Number>&) {
+            // Uneven work, so that workers overtake each other.
+            if (++calls % 3 == 0) std::this_thread::sleep_for(100us);
+          },
+          {.workers = 4});
+  sink({1});
+  EXPECT_EQ(run(), Exit::done);
+  EXPECT_EQ(notes_.values, numbers(3000));
+  EXPECT_EQ(notes_.receipts_done, 1000);
+}
+
+TEST_F(PipelineTest, FanOutGivesEveryReaderAllAndTheReceiptWaitsForBoth) {
+  source(100, 10);
+  sink({0});
+  sink({0}, {}, {.queue = QueueOptions{.batches = 1}});
+  EXPECT_EQ(run(), Exit::done);
+  EXPECT_EQ(notes_.values.size(), 200U);
+  EXPECT_EQ(notes_.receipts_done, 10);
+}
+
+TEST_F(PipelineTest, FanInTakesFromAll) {
+  source(100, 10);
+  source(50, 5);
+  sink({0, 1});
+  EXPECT_EQ(run(), Exit::done);
+  EXPECT_EQ(notes_.values.size(), 150U);
+}
+
+TEST_F(PipelineTest, TransientIsTriedAgainWithTheSameBatch) {
+  source(10, 5);
+  int failures = 3;
+  sink({0}, [&](Batch<Number>& in) {
+    if (in.items.front().value == 5 && failures-- > 0) throw Transient("not now");
+  });
+  EXPECT_EQ(run(), Exit::done);
+  EXPECT_EQ(notes_.values, numbers(10));
+  EXPECT_EQ(account(1).retried.value(), 15U);
+}
+
+TEST_F(PipelineTest, RetriesEndAndTheReceiptFails) {
+  source(5, 5);
+  sink({0},
+       [](Batch<Number>& in) {
+         if (!in.items.empty()) throw Transient("never");
+       },
+       {.retry_for = 0ns});
+  EXPECT_EQ(run(), Exit::failed);
+  EXPECT_EQ(notes_.receipts_failed, 1);
+  EXPECT_EQ(account(1).failed.value(), 5U);
+}
+
+TEST_F(PipelineTest, RejectedItemsAreTakenOutAndTheRestGoesOn) {
+  source(10, 5);
+  sink({0}, [](Batch<Number>& in) {
+    for (std::size_t i = 0; i < in.items.size(); ++i) {
+      if (in.items[i].value % 4 == 3) throw Rejected("divisible", {i});
+    }
+  });
+  EXPECT_EQ(run(), Exit::done);
+  EXPECT_THAT(notes_.values, ElementsAre(0, 1, 2, 4, 5, 6, 8, 9));
+  EXPECT_EQ(account(1).rejected.value(), 2U);
+  EXPECT_EQ(notes_.receipts_done, 2);
+}
+
+TEST_F(PipelineTest, DeadLettersGoToTheFile) {
+  const auto path =
+      std::filesystem::temp_directory_path() / ("dead-letters-" + std::to_string(::getpid()));
+  std::filesystem::remove(path);
+  source(4, 2);
+  HostOptions host;
+  host.on_reject = OnReject::file;
+  host.reject_file = path;
+  sink(
+      {0},
+      [](Batch<Number>& in) {
+        if (!in.items.empty() && in.items.front().value == 2) throw Rejected("no \"twos\"");
+      },
+      host);
+  EXPECT_EQ(run(), Exit::done);
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  EXPECT_THAT(line,
+              ::testing::HasSubstr(R"("reason":"no \"twos\"","type":"test.Number","item":2})"));
+  std::getline(file, line);
+  EXPECT_THAT(line, ::testing::EndsWith(R"("item":3})"));
+  std::filesystem::remove(path);
+}
+
+TEST_F(PipelineTest, RejectCanStopThePipeline) {
+  source(-1, 2);
+  HostOptions host;
+  host.on_reject = OnReject::stop;
+  sink(
+      {0},
+      [](Batch<Number>& in) {
+        if (!in.items.empty() && in.items.front().value == 100) throw Rejected("bad");
+      },
+      host);
+  EXPECT_EQ(run(), Exit::failed);
+  EXPECT_EQ(account(1).rejected.value(), 2U);
+}
+
+TEST_F(PipelineTest, AnyOtherExceptionEndsThePipelineAndTheRestDrains) {
+  source(-1, 5);
+  through(0,
+          [](Batch<Number>& in) {
+            if (in.items.front().value == 500) throw std::logic_error("broken");
+          },
+          {.workers = 2});
+  sink({1});
+  EXPECT_EQ(run(), Exit::failed);
+  EXPECT_GE(notes_.values.size(), 400U);
+  EXPECT_GT(notes_.receipts_failed, 0);
+  EXPECT_EQ(notes_.flushes, 1);
+}
+
+TEST_F(PipelineTest, SomethingThatIsNoExceptionIsCaughtAsWell) {
+  source(5, 5);
+  sink({0}, [](Batch<Number>&) { throw 42; });
+  EXPECT_EQ(run(), Exit::failed);
+}
+
+TEST_F(PipelineTest, BranchThatIsNotRequiredDoesNotStopTheOthers) {
+  source(1000, 10);
+  sink({0});
+  sink({0}, [](Batch<Number>&) { throw std::runtime_error("dead output"); }, {.required = false});
+  EXPECT_EQ(run(), Exit::failed) << "it is told in the end";
+  EXPECT_EQ(notes_.values, numbers(1000));
+  EXPECT_EQ(notes_.receipts_done, 100);
+  EXPECT_EQ(notes_.receipts_failed, 0);
+}
+
+TEST_F(PipelineTest, FullQueueDropsAndCounts) {
+  source(1000, 10);
+  std::atomic<bool> held{true};
+  sink({0},
+       [&](Batch<Number>& in) {
+         // Until the source has ended, the queue is full for sure.
+         while (held && !in.items.empty() && notes_.receipts_done < 50) std::this_thread::yield();
+         held = false;
+       },
+       {.queue = QueueOptions{.batches = 2, .when_full = WhenFull::drop_newest}});
+  EXPECT_EQ(run(), Exit::done);
+  EXPECT_GT(account(1).dropped().at("queue-full"), 0U);
+  EXPECT_EQ(notes_.values.size() + account(1).dropped_items(), 1000U);
+}
+
+TEST_F(PipelineTest, SignalDrains) {
+  source(-1, 5);
+  through(0, [sent = false](Batch<Number>& in) mutable {
+    if (in.items.front().value >= 1000 && !std::exchange(sent, true)) ::kill(::getpid(), SIGTERM);
+  });
+  sink({1}, {}, {.queue = QueueOptions{}});
+  EXPECT_EQ(run(), Exit::done);
+  EXPECT_GE(notes_.values.size(), 1000U);
+  EXPECT_EQ(notes_.values, numbers(static_cast<int>(notes_.values.size())));
+  EXPECT_EQ(notes_.receipts_failed, 0);
+}
+
+TEST_F(PipelineTest, DrainDeadlineForcesTheEndAndNamesTheStage) {
+  source(-1, 5);
+  sink({0}, [](Batch<Number>&) {
+    ::kill(::getpid(), SIGTERM);
+    std::this_thread::sleep_for(std::chrono::hours(1));
+  });
+  const auto end = [&] {
+    Logger logger(LogFormat::text, LogLevel::error);
+    RunOptions options;
+    options.drain = 50ms;
+    Pipeline pipeline(builder_.plan(), options, logger);
+    Report report;
+    (void)pipeline.open(report);
+    (void)pipeline.run();
+  };
+  ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  EXPECT_EXIT(end(), ::testing::ExitedWithCode(3),
+              "not drained within 0.05 s.*still at work: .*sink");
+}
+
+TEST_F(PipelineTest, BooksThatDoNotBalanceAreAnError) {
+  source(10, 5);
+  builder_.add("leak", StageKind::sink, {0},
+               [this] { return std::make_unique<Noting>(notes_, nullptr); });
+  // It says that it counts for itself, and then does not.
+  const_cast<StageDescriptor*>(builder_.plan().stages[1].descriptor)->counts_handled = true;
+  Logger logger(LogFormat::text, LogLevel::error);
+  RunOptions options;
+  options.summary = false;
+  Pipeline pipeline(builder_.plan(), options, logger);
+  Report report;
+  ASSERT_EQ(pipeline.open(report), Exit::done);
+  EXPECT_EQ(pipeline.run(), Exit::failed);
+  EXPECT_EQ(imbalances(pipeline.stages()).size(), 1U);
+}
+
+}  // namespace
+}  // namespace millrace::host

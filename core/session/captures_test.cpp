@@ -124,7 +124,9 @@ TEST(CapturesTest, CountsAreThoseOfTheReference) {
     EXPECT_EQ(std::to_string(result.udp.size()), fields[7]);
     EXPECT_EQ(std::to_string(result.payload), fields[9]);
     // Joined fragments take places among the 24 that the reference gives to other packets.
-    if (counts.joined_fragments == 0) EXPECT_EQ(std::to_string(result.kept_packets), fields[10]);
+    if (counts.joined_fragments == 0) {
+      EXPECT_EQ(std::to_string(result.kept_packets), fields[10]);
+    }
   }
   EXPECT_EQ(files, 276);
 }

@@ -12,8 +12,8 @@
 namespace millrace {
 
 struct DatasetOptions {
-  std::string path;
-  std::string label;
+  std::string path{};
+  std::string label{};
   std::uint32_t bytes = 784;
   Layer layer = Layer::l7;
   std::uint32_t min_payload = 2;

@@ -10,7 +10,7 @@
 namespace millrace {
 
 struct FileOptions {
-  std::string path;
+  std::string path{};
   RowFormat format = RowFormat::jsonl;
   bool append = false;
   bool summary = true;

@@ -11,7 +11,7 @@
 namespace millrace {
 
 struct PcapFileOptions {
-  std::string path;
+  std::string path{};
 };
 
 /// Writes packets to a capture file: classic pcap with nanoseconds (draft-ietf-opsawg-pcap).

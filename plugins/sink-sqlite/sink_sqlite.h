@@ -17,7 +17,7 @@ namespace millrace {
 enum class Synchronous : std::uint8_t { normal, full };
 
 struct SqliteOptions {
-  std::string path;
+  std::string path{};
   std::uint32_t batch = 1000;
   Duration max_wait = std::chrono::seconds(1);
   Duration busy_timeout = std::chrono::seconds(2);

@@ -1,0 +1,132 @@
+"""What the program says and how it ends, whatever it is given."""
+import json
+
+import pytest
+from millrace import BUILD, CAPTURE, PRINT, SAMPLE, SESSIONS, SOURCE, pipeline, run
+
+TEST_PLUGINS = BUILD / "tests/plugins"
+
+
+def test_check_finds_every_error_of_a_file_in_one_go(tmp_path):
+    path = pipeline(tmp_path, """\
+[pipeline]
+abuot = "x"
+[stage.capture]
+use = "source-pcpa"
+[stage.more]
+use = "source-pcap"
+file = "x.pcap"
+filter = "tcp prot 80"
+snaplen = "big"
+[stage.sessions]
+use = "split-memory"
+from = "captrue"
+packet = 24
+delay = "10"
+keep = "l8"
+[stage.store]
+use = "sink-sqlite"
+from = "more"
+path = "${NOT_SET_ANYWHERE}"
+when = 3x
+[stage.print]
+use = "sink-file"
+from = "sessions"
+format = "tabel"
+""")
+    result = run("check", path)
+    assert result.returncode == 2
+    for line, words in {2: "did you mean 'about'?", 4: "did you mean 'source-pcap'?", 8: "no BPF filter",
+                        9: "expected an integer", 12: "did you mean 'capture'?", 13: "did you mean 'packets'?",
+                        14: "a duration with its unit", 15: "one of \"l7\", \"l4\", \"l2\"",
+                        18: "gives Packet, but 'store' takes Verdict or Session",
+                        19: "'NOT_SET_ANYWHERE' is not set", 20: "decimal integer", 24: "did you mean 'table'?"}.items():
+        assert f"{path}:{line}:" in result.stderr, line
+        assert words in result.stderr
+    assert "12 errors in" in result.stderr
+
+
+def test_shipped_pipelines_are_right():
+    files = sorted((SOURCE / "pipelines").glob("*.toml"))
+    assert files
+    result = run("check", "--no-env", *files)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name, words", [
+    ("wrong-abi", "plugin ABI 99.0"), ("wrong-fingerprint", "compiler is 'g++ 3' in the plugin"),
+    ("wrong-magic", "not the head of a Millrace plugin"), ("no-symbol", "no symbol 'millrace_plugin'"),
+    ("no-object", "file too short")])
+def test_plugins_that_do_not_fit_stop_the_start(tmp_path, name, words):
+    path = pipeline(tmp_path, CAPTURE, f'[stage.x]\nuse = "{name}"\nfrom = "capture"\n')
+    result = run("run", path, "--plugins", TEST_PLUGINS, "--var", f"CAPTURE={SAMPLE}")
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert f"{path}:" in result.stderr
+
+
+@pytest.mark.parametrize("fault, words", [
+    ("open", "cannot start: open was told to throw"), ("process", "stage 'x' (good): write was told to throw"),
+    ("odd", "it threw something that is no std::exception")])
+def test_a_stage_that_throws_ends_the_run_with_1(tmp_path, fault, words):
+    path = pipeline(tmp_path, CAPTURE, f'[stage.x]\nuse = "good"\nfrom = "capture"\nfault = "{fault}"\n')
+    result = run("run", path, "--plugins", TEST_PLUGINS, "--var", f"CAPTURE={SAMPLE}")
+    assert result.returncode == 1
+    assert words in result.stderr
+
+
+def test_a_plugin_that_is_not_named_is_never_opened(tmp_path):
+    """The broken ones lie in the same folder."""
+    path = pipeline(tmp_path, CAPTURE, '[stage.x]\nuse = "good"\nfrom = "capture"\n')
+    result = run("run", path, "--plugins", TEST_PLUGINS, "--var", f"CAPTURE={SAMPLE}")
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("arguments, words", [
+    ((), "millrace run FILE"), (("rnu",), "did you mean 'run'?"), (("run",), "takes one pipeline file"),
+    (("run", "x.toml", "--dran", "1s"), "did you mean --drain?"), (("run", "x.toml", "--drain", "1"), "a duration"),
+    (("run", "/nonexistent.toml"), "No such file"), (("run", "/tmp"), "it is a folder"),
+    (("check",), "takes a pipeline file"), (("plugins", "split-memroy"), "did you mean 'split-memory'?"),
+    (("graph", "x", "--format", "png"), "text, dot or mermaid")])
+def test_usage_errors_end_with_2(arguments, words):
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert words in result.stderr
+
+
+def test_plugins_tells_everything_of_an_option():
+    text = run("plugins", "split-memory").stdout
+    for words in ("takes Packet, gives Session", "packets", "integer, 1 to 65535 (default: 24)", "max_bytes",
+                  "(default: \"1GiB\")", "one of \"l7\", \"l4\", \"l2\" (default: \"l7\")", "workers must be 1",
+                  "when_full"):
+        assert words in text
+    listed = json.loads(run("plugins", "--json").stdout)
+    options = {o["name"]: o for p in listed for s in p["stages"] if s["use"] == "split-memory" for o in s["options"]}
+    assert options["delay"]["default"] == '"10s"'
+
+
+def test_readmes_have_the_option_tables_of_the_plugins():
+    listed = json.loads(run("plugins", "--json").stdout)
+    assert listed
+    for plugin in listed:
+        table = run("plugins", plugin["name"], "--markdown").stdout
+        readme = (SOURCE / "plugins" / plugin["name"] / "README.md").read_text(encoding="utf-8")
+        assert table.strip() in readme, f"run scripts/update-readmes: {plugin['name']}"
+
+
+def test_graph_draws_the_stages(tmp_path):
+    path = pipeline(tmp_path, '[pipeline]\nname = "p"\n', CAPTURE, SESSIONS, PRINT)
+    assert "--Packet--> sessions" in run("graph", path).stdout
+    assert '"capture" -> "sessions" [label="Packet"]' in run("graph", path, "--format", "dot").stdout
+    assert "capture -- Packet --> sessions" in run("graph", path, "--format", "mermaid").stdout
+
+
+def test_json_log_is_json_on_every_line(tmp_path):
+    path = pipeline(tmp_path, CAPTURE, SESSIONS, PRINT)
+    result = run("run", path, "--log-format", "json", "--var", f"CAPTURE={SAMPLE}")
+    lines = [json.loads(line) for line in result.stderr.splitlines()]
+    summary = next(line for line in lines if line.get("summary"))
+    assert [stage["stage"] for stage in summary["stages"]] == ["capture", "sessions", "print"]
+    bad = run("run", path, "--log-format", "json", "--var", "CAPTURE=/nonexistent")
+    assert bad.returncode == 2
+    assert "no file '/nonexistent'" in json.loads(bad.stderr.splitlines()[0])["message"]

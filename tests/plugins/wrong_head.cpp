@@ -1,0 +1,26 @@
+// Heads that a host must refuse before it calls anything. One is chosen when this is compiled.
+
+#include "millrace/plugin.h"
+
+namespace {
+[[noreturn]] const millrace::PluginBody& body() { __builtin_trap(); }
+}  // namespace
+
+#if defined(WRONG_ABI)
+#define MAGIC MILLRACE_PLUGIN_MAGIC
+#define MAJOR 99
+#define FINGERPRINT MILLRACE_FINGERPRINT
+#elif defined(WRONG_FINGERPRINT)
+#define MAGIC MILLRACE_PLUGIN_MAGIC
+#define MAJOR millrace::kAbiMajor
+#define FINGERPRINT "core=" MILLRACE_VERSION ";compiler=g++ 3"
+#else
+#define MAGIC \
+  { 's', 'o', 'm', 'e', 't', 'h', 'i', 'n' }
+#define MAJOR millrace::kAbiMajor
+#define FINGERPRINT MILLRACE_FINGERPRINT
+#endif
+
+extern "C" MILLRACE_EXPORT const millrace::PluginHead millrace_plugin;
+const millrace::PluginHead millrace_plugin = {
+    MAGIC, sizeof(millrace::PluginHead), MAJOR, 0, FINGERPRINT, "wrong", "0", &body};
