@@ -11,12 +11,14 @@ namespace millrace {
 
 namespace {
 
+/// lib/millrace/, seen from lib/millrace/plugins/ or from a folder beside lib/.
 std::filesystem::path backend_file() {
-#if defined(MODEL_TORCH_BACKEND)
-  return MODEL_TORCH_BACKEND;  // a test program does not lie where the plugin does
-#else
-  return boost::dll::this_line_location().parent_path().parent_path() / "model-torch-backend.so";
-#endif
+  const auto folder = boost::dll::this_line_location().parent_path();
+  std::filesystem::path file = folder.parent_path() / "model-torch-backend.so";
+  if (std::filesystem::exists(file)) return file;
+  std::filesystem::path other =
+      folder.parent_path() / "lib" / "millrace" / "model-torch-backend.so";
+  return std::filesystem::exists(other) ? other : file;
 }
 
 const TorchBackend& load() {

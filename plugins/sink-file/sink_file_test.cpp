@@ -31,7 +31,7 @@ Verdict example() {
   verdict.session.last_seen = Timestamp(std::chrono::nanoseconds(2000000001));
   verdict.label = "say \"hi\", all";
   verdict.model = "m";
-  verdict.confidence = 0.98765F;
+  verdict.confidence = 0.98767F;
   return verdict;
 }
 

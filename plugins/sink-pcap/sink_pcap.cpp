@@ -49,9 +49,9 @@ void SinkPcap::write(Batch<Packet>& in) {
     if (in.items[i].link != link_.value_or(in.items.front().link)) foreign.push_back(i);
   }
   if (!foreign.empty()) {
+    const auto link = static_cast<unsigned>(in.items[foreign.front()].link);
     throw Rejected(
-        fmt::format("a capture file has one link type, and these packets have another ({})",
-                    static_cast<unsigned>(in.items[foreign.front()].link)),
+        fmt::format("a capture file has one link type, and these packets have another ({})", link),
         std::move(foreign));
   }
   if (!link_ && !in.items.empty()) begin(in.items.front().link);

@@ -54,6 +54,7 @@ ON CONFLICT (session) DO UPDATE SET label = excluded.label, confidence = exclude
 )sql";
 
 void bind_text(sqlite3_stmt* statement, int column, std::string_view text) {
+  if (text.empty()) text = "";  // a view of nothing would be NULL
   sqlite3_bind_text(statement, column, text.data(), static_cast<int>(text.size()),
                     SQLITE_TRANSIENT);
 }

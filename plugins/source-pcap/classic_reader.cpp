@@ -85,8 +85,10 @@ class ClassicReader final : public CaptureReader {
         break;
       }
       Packet packet;
-      packet.time = Timestamp(Duration(std::int64_t{u32(record)} * 1000000000 +
-                                       std::int64_t{u32(record + 4)} * header_.fraction));
+      // A sub-second part of a second or more is damage; both readers stay below the next second.
+      const std::int64_t fraction =
+          std::min<std::int64_t>(std::int64_t{u32(record + 4)} * header_.fraction, 999999999);
+      packet.time = Timestamp(Duration(std::int64_t{u32(record)} * 1000000000 + fraction));
       packet.data = record + kRecordHeader;
       packet.captured = std::min(captured, snaplen_);
       packet.length = u32(record + 12);
@@ -177,6 +179,8 @@ std::unique_ptr<CaptureReader> classic_reader(const std::string& name, std::uint
                      link == LinkType::linux_cooked || link == LinkType::linux_cooked2 ||
                      link == LinkType::ipv4 || link == LinkType::ipv6;
   if (!plain || header.link > 0xFFFF) return leave();
+  // Raw IP has one number in files and another in libpcap, whose filters want the latter.
+  if (link == LinkType::raw) header.link = static_cast<std::uint32_t>(LinkType::raw_dlt);
   return std::make_unique<ClassicReader>(name, header, snaplen, std::move(bytes));
 }
 

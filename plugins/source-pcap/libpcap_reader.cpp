@@ -108,7 +108,10 @@ class LibpcapReader final : public CaptureReader {
     constexpr std::int64_t kMostSeconds =
         9000000000;  // the year 2255; beyond it nanoseconds overflow
     seconds = std::clamp<std::int64_t>(seconds, 0, kMostSeconds);
-    const auto fraction = static_cast<std::int64_t>(static_cast<std::uint32_t>(header.ts.tv_usec));
+    constexpr std::int64_t kMostFraction = 999999999;
+    const std::int64_t fraction = header.ts.tv_usec < 0
+                                      ? kMostFraction
+                                      : std::min<std::int64_t>(header.ts.tv_usec, kMostFraction);
     Packet packet;
     packet.time = Timestamp(Duration(seconds * 1000000000 + fraction));
     packet.data = reinterpret_cast<const std::byte*>(data);

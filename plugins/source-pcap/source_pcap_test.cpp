@@ -189,7 +189,7 @@ TEST_F(SourcePcapTest, CutAnywhereItGivesAllWholePackets) {
   const std::uint64_t before = context_.counter("truncated-records").value();
   read(classic(3).substr(0, classic(3).size() - 1));
   EXPECT_EQ(context_.counter("truncated-records").value(), before + 1);
-  EXPECT_THAT(context_.messages().back().second, HasSubstr("at byte 103;"));
+  EXPECT_THAT(context_.messages().back().second, HasSubstr("at byte 77;"));
   read(gzip(classic(3)).substr(0, gzip(classic(3)).size() - 12));
   EXPECT_EQ(context_.counter("truncated-records").value(), before + 2);
 }
@@ -273,7 +273,14 @@ TEST_F(SourcePcapTest, BothReadersAgreeOnEveryCapture) {
       }
       results.push_back(seen(recorder));
     }
-    EXPECT_TRUE(results[0] == results[1]) << entry.path();
+    ASSERT_EQ(results[0].size(), results[1].size()) << entry.path();
+    for (std::size_t i = 0; i < results[0].size(); ++i) {
+      const Seen& a = results[0][i];
+      const Seen& b = results[1][i];
+      ASSERT_TRUE(a == b) << entry.path() << " packet " << i << ": " << a.time << " " << b.time
+                          << ", " << a.length << " " << b.length << ", " << a.bytes.size() << " "
+                          << b.bytes.size() << ", " << a.link << " " << b.link;
+    }
     EXPECT_EQ(ours->cut_off_at(), theirs->cut_off_at()) << entry.path();
     ++compared;
   }
