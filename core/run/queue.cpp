@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 namespace millrace::host {
 
@@ -73,8 +74,8 @@ BoxedBatch BatchQueue::take_front() {
 BatchQueue::Popped BatchQueue::pop(const Coalesce& coalesce, std::chrono::milliseconds patience) {
   Popped popped;
   std::unique_lock lock(mutex_);
-  if (!filled_.wait_for(lock, patience,
-                        [&] { return !entries_.empty() || open_producers_ == 0; })) {
+  const auto ready = [&] { return !forming_ && (!entries_.empty() || open_producers_ == 0); };
+  if (!filled_.wait_for(lock, patience, ready)) {
     popped.kind = Popped::Kind::idle;
     popped.watermark = watermark_;
     return popped;
@@ -86,6 +87,8 @@ BatchQueue::Popped BatchQueue::pop(const Coalesce& coalesce, std::chrono::millis
   popped.number = next_number_++;
   const ItemType& type = popped.batch->type();
   const auto until = std::chrono::steady_clock::now() + coalesce.max_wait;
+  // Another worker must not take what this one is still waiting for: the order would be lost.
+  forming_ = coalesce.items > 0;
   while (coalesce.items > 0 && type.count(*popped.batch) < coalesce.items) {
     room_.notify_all();
     if (!filled_.wait_until(lock, until,
@@ -97,8 +100,10 @@ BatchQueue::Popped BatchQueue::pop(const Coalesce& coalesce, std::chrono::millis
     if (type.count(*entries_.front().batch) >= coalesce.items) break;
     type.append(*popped.batch, std::move(*take_front()));
   }
+  const bool formed = std::exchange(forming_, false);
   lock.unlock();
   room_.notify_all();
+  if (formed) filled_.notify_all();
   return popped;
 }
 

@@ -41,6 +41,11 @@ class BatchQueue {
   void set_lossy(bool lossy);
   /// Nobody pops any more: what waits and what comes is returned as dropped.
   std::vector<BoxedBatch> abandon();
+  /// Batches in the queue at this moment.
+  [[nodiscard]] std::size_t waiting() {
+    const std::lock_guard lock(mutex_);
+    return entries_.size();
+  }
 
  private:
   struct Entry {
@@ -65,6 +70,7 @@ class BatchQueue {
   Timestamp watermark_ = kNoTime;
   bool lossy_ = false;
   bool abandoned_ = false;
+  bool forming_ = false;  // a worker is joining batches
 };
 
 }  // namespace millrace::host

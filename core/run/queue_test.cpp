@@ -101,5 +101,29 @@ TEST(BatchQueueTest, JoinsWaitingBatchesUpToTheNumberWanted) {
   EXPECT_EQ(count(queue.pop(six, 0ms).batch), 50U);
 }
 
+TEST(BatchQueueTest, OrderHoldsWhileAWorkerWaitsForMore) {
+  BatchQueue queue({}, 1);
+  queue.push(batch(1), 0);
+  BatchQueue::Popped joined;
+  std::jthread worker([&] { joined = queue.pop({2, 10s}, 10s); });
+  // The worker has taken the first batch and waits for a second item: nobody else may get it.
+  while (queue.waiting() != 0) std::this_thread::yield();
+  std::vector<std::uint64_t> numbers;
+  std::jthread other([&] {
+    for (auto next = queue.pop({2, 0ms}, 10s); next.kind == Kind::batch;
+         next = queue.pop({2, 0ms}, 10s)) {
+      numbers.push_back(next.number);
+    }
+  });
+  queue.push(batch(1), 0);
+  queue.push(batch(3), 0);
+  queue.producer_done(0);
+  worker.join();
+  other.join();
+  EXPECT_EQ(count(joined.batch), 2U);
+  EXPECT_EQ(joined.number, 0U);
+  EXPECT_EQ(numbers, std::vector<std::uint64_t>{1});
+}
+
 }  // namespace
 }  // namespace millrace::host
