@@ -1,0 +1,99 @@
+// Makes a large Ethernet capture out of small ones: OUT gets as many rounds over the inputs as it
+// takes to reach MEGABYTES, with other addresses and later times in every round, so that sessions
+// grow with packets. Inputs of other link types are left out.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include <pcap/pcap.h>
+
+#include "millrace/decode.h"
+
+namespace {
+
+struct Kept {
+  std::uint64_t offset;  ///< microseconds since the file's first packet
+  std::uint32_t length;
+  std::uint32_t l3;
+  bool ip;
+  std::vector<std::uint8_t> bytes;
+};
+
+std::vector<Kept> read_all(int count, char** names) {
+  std::vector<Kept> packets;
+  for (int i = 0; i < count; ++i) {
+    char message[PCAP_ERRBUF_SIZE];
+    pcap_t* handle = pcap_open_offline(names[i], message);
+    if (handle == nullptr) continue;
+    pcap_pkthdr* header = nullptr;
+    const u_char* data = nullptr;
+    std::int64_t first = -1;
+    while (pcap_datalink(handle) == DLT_EN10MB && pcap_next_ex(handle, &header, &data) == 1) {
+      const std::int64_t time = header->ts.tv_sec * std::int64_t{1000000} + header->ts.tv_usec;
+      if (first < 0) first = time;
+      millrace::Packet packet;
+      packet.data = reinterpret_cast<const std::byte*>(data);
+      packet.captured = header->caplen;
+      millrace::Decoded decoded;
+      const auto kind = millrace::decode(packet, decoded);
+      const bool ip = kind == millrace::Decode::transport;
+      constexpr std::int64_t kMostOffset = 300000000;  // five minutes: rounds overlap
+      const auto offset = static_cast<std::uint64_t>(
+          std::min(std::max<std::int64_t>(time - first, 0), kMostOffset));
+      packets.push_back(
+          {offset, header->len, decoded.l3_offset, ip, {data, data + header->caplen}});
+    }
+    pcap_close(handle);
+  }
+  return packets;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count < 4) {
+    std::fprintf(stderr, "usage: bench-grow OUT MEGABYTES CAPTURE...\n");
+    return 2;
+  }
+  std::vector<Kept> packets = read_all(count - 3, arguments + 3);
+  if (packets.empty()) {
+    std::fprintf(stderr, "no Ethernet packets in the captures\n");
+    return 1;
+  }
+  pcap_t* dead = pcap_open_dead(DLT_EN10MB, 262144);
+  pcap_dumper_t* out = pcap_dump_open(dead, arguments[1]);
+  if (out == nullptr) {
+    std::fprintf(stderr, "%s\n", pcap_geterr(dead));
+    return 1;
+  }
+  const auto wanted = std::strtoull(arguments[2], nullptr, 10) * 1000000;
+  std::uint64_t written = 24;
+  for (std::uint32_t round = 0; written < wanted; ++round) {
+    for (Kept& packet : packets) {
+      if (packet.ip) {
+        // The same bytes of both addresses, so that both directions stay one session.
+        const bool v6 = packet.bytes[packet.l3] >> 4U == 6;
+        for (const std::size_t address : {v6 ? 8U : 12U, v6 ? 24U : 16U}) {
+          packet.bytes[packet.l3 + address] = static_cast<std::uint8_t>(10 + round % 200);
+          packet.bytes[packet.l3 + address + 1] ^= static_cast<std::uint8_t>(round / 200 + 1);
+        }
+      }
+      pcap_pkthdr header{};
+      const std::uint64_t time = 1600000000000000ULL + round * 1000000ULL + packet.offset;
+      header.ts.tv_sec = static_cast<time_t>(time / 1000000);
+      header.ts.tv_usec = static_cast<suseconds_t>(time % 1000000);
+      header.caplen = static_cast<std::uint32_t>(packet.bytes.size());
+      header.len = packet.length;
+      pcap_dump(reinterpret_cast<u_char*>(out), &header, packet.bytes.data());
+      written += 16 + packet.bytes.size();
+      if (written >= wanted) break;
+    }
+  }
+  pcap_dump_close(out);
+  pcap_close(dead);
+  return 0;
+}

@@ -1,0 +1,115 @@
+"""tools/train on small data made here, and the shipped model."""
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import struct
+import subprocess
+import sys
+
+import pytest
+
+np = pytest.importorskip("numpy", reason="python3-numpy is not installed")
+torch = pytest.importorskip("torch", reason="python3-torch is not installed")
+
+SOURCE = pathlib.Path(os.environ.get("MILLRACE_SOURCE", pathlib.Path(__file__).resolve().parents[2]))
+BUILD = pathlib.Path(os.environ.get("MILLRACE_BUILD", SOURCE / "build/release"))
+SHARED = pathlib.Path(os.environ.get("MILLRACE_SHARED", SOURCE / "../shared")).resolve()
+sys.path.insert(0, str(SOURCE / "tools"))
+from millrace_train import idx, training  # noqa: E402
+
+
+def train(*arguments):
+    return subprocess.run([sys.executable, "-B", SOURCE / "tools/train", *map(str, arguments)],
+                          capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two classes that the first bytes tell apart."""
+    random = np.random.default_rng(7)
+    for part, rows in (("train", 120), ("dev", 40)):
+        y = random.integers(0, 2, rows).astype(np.uint8)
+        x = random.integers(0, 256, (rows, 28, 28)).astype(np.uint8)
+        x[:, 0, :16] = np.where(y == 1, 200, 20)[:, None]
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, rows, 28, 28) + x.tobytes())
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, rows) + y.tobytes())
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    return tmp_path
+
+
+SMALL = ("--epochs", 2, "--width", 8, "--last", 8, "--seed", 3)
+
+
+def test_writes_model_and_card_and_the_same_again(data):
+    results = []
+    for name in ("one.pt", "two.pt"):
+        result = train("--idx", data, "--out", data / name, *SMALL)
+        assert result.returncode == 0, result.stderr
+        model = torch.jit.load(str(data / name))
+        results.append(model(torch.arange(784, dtype=torch.uint8).repeat(3, 1)))
+    assert results[0].shape == (3, 2)
+    assert torch.equal(results[0], results[1])
+    card = (data / "one.toml").read_text()
+    assert 'labels  = ["cat", "dog"]' in card
+    assert re.search(r"^bytes +\= 784$", card, re.M)
+
+
+def test_data_that_does_not_fit_is_named(data):
+    (data / "labels.txt").write_text("cat\n")
+    result = train("--idx", data, "--out", data / "x.pt", *SMALL)
+    assert result.returncode == 2
+    assert "train-labels-idx1-ubyte: label 1, but labels.txt names 1 classes" in result.stderr
+    (data / "labels.txt").write_text("cat\ndog\n")
+    (data / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + bytes(12) + b"x")
+    result = train("--idx", data, "--out", data / "x.pt", *SMALL)
+    assert result.returncode == 2
+    assert "expected 0 bytes for the shape (0, 0, 0), found 1" in result.stderr
+
+
+def test_trains_from_captures_through_the_featurizer(tmp_path):
+    program = BUILD / "bin/millrace"
+    if not program.exists():
+        pytest.skip(f"{program} is not built")
+    sample = (SOURCE / "samples/sample.pcap").read_bytes()
+    cut, at = 24, 24
+    while at < len(sample) // 2:
+        at += 16 + struct.unpack_from("<I", sample, at + 8)[0]
+        cut = at
+    for name, content in (("first", sample[:cut]), ("second", sample[:24] + sample[cut:])):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "x.pcap").write_bytes(content)
+    result = train("--captures", tmp_path / "data", "--out", tmp_path / "m.pt", "--millrace", program, *SMALL)
+    assert result.returncode == 0, result.stderr
+    assert 'labels  = ["first", "second"]' in (tmp_path / "m.toml").read_text()
+
+
+def card_value(name: str) -> float:
+    card = (SOURCE / "models/ustc-tfc2016.toml").read_text(encoding="utf-8")
+    return float(re.search(rf"^{name} *= *([0-9.]+)", card, re.M).group(1))
+
+
+def test_shipped_model_gives_the_same_for_a_row_alone_and_among_others():
+    torch.set_num_threads(1)
+    model = torch.jit.load(str(SOURCE / "models/ustc-tfc2016.pt"))
+    rows = torch.randint(0, 256, (64, 784), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        together = model(rows)
+        assert together.shape == (64, 20)
+        for size in (1, 7, 16):
+            apart = torch.cat([model(rows[i:i + size]) for i in range(0, 64, size)])
+            assert torch.equal(together, apart), size
+
+
+def test_shipped_model_is_as_good_as_its_card_says():
+    folder = SHARED / "datasets/ustc-tfc2016"
+    if not folder.is_dir():
+        pytest.skip(f"no data set in {folder}")
+    labels = idx.read_labels(folder / "labels.txt")
+    x, y = idx.read_part(folder, "dev", len(labels))
+    model = torch.jit.load(str(SOURCE / "models/ustc-tfc2016.pt"))
+    predicted = training.logits_of(model, torch.from_numpy(x.copy())).argmax(1).numpy()
+    accuracy, macro_f1, _ = training.scores(y, predicted, len(labels))
+    assert macro_f1 == pytest.approx(card_value("macro_f1"), abs=2e-3)
+    assert accuracy == pytest.approx(card_value("accuracy"), abs=2e-3)
