@@ -115,7 +115,8 @@ class Planner {
     for (const auto& finding : findings.list()) {
       // Where an option could not be read, only what is said of one that could counts.
       const ConfigEntry* entry = find(stage.entries, finding.option);
-      if (!good && (entry == nullptr || reported(entry->value.at) || any_unresolved(entry->value))) {
+      if (!good &&
+          (entry == nullptr || reported(entry->value.at) || any_unresolved(entry->value))) {
         continue;
       }
       report_.add(stage.option_at(finding.option), finding.message);

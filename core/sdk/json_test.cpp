@@ -57,7 +57,8 @@ TEST(SessionIdTest, IsFixedForEver) {
   key.low_port = 80;
   key.high_port = 40000;
   key.protocol = 6;
-  EXPECT_EQ(to_hex(session_id(key, Timestamp(std::chrono::seconds(1)), 0)), "826f4e6bb1175d32b481feb5912879f2");
+  EXPECT_EQ(to_hex(session_id(key, Timestamp(std::chrono::seconds(1)), 0)),
+            "826f4e6bb1175d32b481feb5912879f2");
   EXPECT_NE(session_id(key, Timestamp(std::chrono::seconds(1)), 0),
             session_id(key, Timestamp(std::chrono::seconds(1)), 1));
 }

@@ -31,8 +31,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=64, help="channels of the first two layers (bytes)")
     parser.add_argument("--last", type=int, default=128, help="channels of the third layer (bytes)")
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--teachers", type=int, default=0,
-                        help="train so many larger networks first and let the model learn from their mean")
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dev-share", type=float, default=0.2, help="with --captures: part kept for dev")
@@ -68,20 +66,6 @@ def make_net(args: argparse.Namespace, classes: int, size: int) -> torch.nn.Modu
     return nets.ByteNet(classes, args.width, args.last)
 
 
-def teach(args: argparse.Namespace, x: torch.Tensor, y: torch.Tensor, classes: int) -> torch.Tensor | None:
-    """The teachers' mean probabilities. They were trained on the same rows, with augmentation."""
-    if args.teachers == 0:
-        return None
-    total = torch.zeros(len(x), classes)
-    for number in range(args.teachers):
-        print(f"teacher {number + 1} of {args.teachers}")
-        torch.manual_seed(args.seed + 100 + number)
-        teacher = nets.ByteNet(classes, 96, 192, 8, 2, 24, 0.4)
-        teacher = training.train(teacher, x, y, args.epochs, args.seed + 100 + number, args.rate)
-        total += F.softmax(training.logits_of(teacher, x) / 2, 1)
-    return total / args.teachers
-
-
 def card(args: argparse.Namespace, labels: list[str], size: int, rows: int, figures: dict) -> str:
     text = json.dumps
     lines = [
@@ -96,8 +80,7 @@ def card(args: argparse.Namespace, labels: list[str], size: int, rows: int, figu
         "min_payload = 2      # a payload of one byte is a TCP keep-alive", "fragments   = false",
         "", "[training]",
         f"sessions = {rows}",
-        f"seed     = {args.seed}", f"epochs   = {args.epochs}", f"teachers = {args.teachers}",
-        f"arch     = {text(args.arch)}", f"torch    = {text(torch.__version__)}",
+        f"seed     = {args.seed}", f"epochs   = {args.epochs}", f"arch     = {text(args.arch)}", f"torch    = {text(torch.__version__)}",
         "", "[accuracy]  # on the dev part",
         f"sessions = {figures['dev_rows']}",
         f"accuracy = {figures['accuracy']:.4f}", f"macro_f1 = {figures['macro_f1']:.4f}",
@@ -124,9 +107,8 @@ def run(args: argparse.Namespace) -> None:
     x, y = torch.from_numpy(train_x.copy()), torch.from_numpy(train_y.copy())
     dev, dev_labels = torch.from_numpy(dev_x.copy()), torch.from_numpy(dev_y.copy())
     print(f"{len(x)} sessions to train on, {len(dev)} for dev, {len(labels)} classes")
-    soft = teach(args, x, y, len(labels))
     torch.manual_seed(args.seed)
-    net = training.train(make_net(args, len(labels), size), x, y, args.epochs, args.seed, args.rate, soft)
+    net = training.train(make_net(args, len(labels), size), x, y, args.epochs, args.seed, args.rate)
     logits = training.logits_of(net, dev)
     temperature = training.temperature_of(logits, dev_labels) if len(dev) else 1.0
     exported = nets.Folded(net, temperature).eval() if args.arch == "bytes" else net

@@ -26,9 +26,9 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(torch.arange(x.shape[1]) < cut, x, torch.zeros_like(x))
 
 
-def train(net: nn.Module, x: Tensor, y: Tensor, epochs: int, seed: int, rate: float, soft: Tensor | None = None,
+def train(net: nn.Module, x: Tensor, y: Tensor, epochs: int, seed: int, rate: float,
           batch: int = 64, report=print) -> nn.Module:
-    """Returns the running mean of the weights. `soft`: a teacher's probabilities for each row."""
+    """Returns the running mean of the weights."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=1e-2)
     steps = math.ceil(len(x) / batch) * epochs
@@ -45,8 +45,6 @@ def train(net: nn.Module, x: Tensor, y: Tensor, epochs: int, seed: int, rate: fl
                 continue
             output = net(augment(x[rows], generator))
             loss = F.cross_entropy(output, y[rows], label_smoothing=0.05)
-            if soft is not None:
-                loss = 0.3 * loss + 0.7 * F.cross_entropy(output, soft[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -143,14 +143,14 @@ StageDescriptor sink(std::string name, std::string help, Specs&&... options) {
 
 /// Once in a plugin: its name, its version, its stages. The first stage usually bears the plugin's
 /// name. Exports `millrace_plugin`, see abi.h.
-#define MILLRACE_PLUGIN(plugin_name, plugin_version, ...)                                   \
-  static const ::millrace::PluginBody& millrace_plugin_body();                              \
-  extern "C" MILLRACE_EXPORT const ::millrace::PluginHead millrace_plugin;                  \
-  const ::millrace::PluginHead millrace_plugin = {                                          \
-      MILLRACE_PLUGIN_MAGIC,         sizeof(::millrace::PluginHead), ::millrace::kAbiMajor, \
-      ::millrace::kAbiMinor,         MILLRACE_FINGERPRINT,           plugin_name,           \
-      plugin_version,                &millrace_plugin_body};                                \
-  static const ::millrace::PluginBody& millrace_plugin_body() {                             \
-    static const ::millrace::PluginBody body{{__VA_ARGS__}};                                \
-    return body;                                                                            \
+#define MILLRACE_PLUGIN(plugin_name, plugin_version, ...)                           \
+  static const ::millrace::PluginBody& millrace_plugin_body();                      \
+  extern "C" MILLRACE_EXPORT const ::millrace::PluginHead millrace_plugin;          \
+  const ::millrace::PluginHead millrace_plugin = {                                  \
+      MILLRACE_PLUGIN_MAGIC, sizeof(::millrace::PluginHead), ::millrace::kAbiMajor, \
+      ::millrace::kAbiMinor, MILLRACE_FINGERPRINT,           plugin_name,           \
+      plugin_version,        &millrace_plugin_body};                                \
+  static const ::millrace::PluginBody& millrace_plugin_body() {                     \
+    static const ::millrace::PluginBody body{{__VA_ARGS__}};                        \
+    return body;                                                                    \
   }
