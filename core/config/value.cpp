@@ -64,7 +64,7 @@ OptionValue to_option_value(const ConfigValue& value, std::string_view spec_type
         } else if constexpr (std::is_same_v<T, ConfigValue::Table>) {
           OptionValue::Table table;
           for (const ConfigEntry& entry : held) {
-            table.emplace_back(entry.key, to_option_value(entry.value, spec_type));
+            table.push_back({entry.key, to_option_value(entry.value, spec_type)});
           }
           return {std::move(table)};
         } else {

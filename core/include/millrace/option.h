@@ -18,10 +18,15 @@
 namespace millrace {
 
 /// A value as a pipeline file gives it, without the file's syntax.
+struct OptionMember;
 struct OptionValue {
   using List = std::vector<OptionValue>;
-  using Table = std::vector<std::pair<std::string, OptionValue>>;
+  using Table = std::vector<OptionMember>;
   std::variant<bool, std::int64_t, double, std::string, List, Table> value;
+};
+struct OptionMember {
+  std::string name;
+  OptionValue value;
 };
 
 /// Why a value cannot be taken.
