@@ -157,6 +157,27 @@ TEST_F(ModelTorchTest, ResultDoesNotDependOnTheBatch) {
   EXPECT_EQ(results[0], results[2]);
 }
 
+TEST_F(ModelTorchTest, ShippedModelDoesNotDependOnTheBatchInASingleBit) {
+  const char* source = std::getenv("MILLRACE_SOURCE");
+  TorchOptions shipped;
+  shipped.model = fs::path(source != nullptr ? source : ".") / "models" / "ustc-tfc2016.pt";
+  shipped.probabilities = true;
+  std::vector<std::uint8_t> bytes(150);
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(i + 1);
+  std::vector<std::vector<float>> results;
+  for (const std::uint32_t batch : {1U, 7U, 64U}) {
+    shipped.batch = batch;
+    std::vector<float> values;
+    for (const Verdict& verdict : ask(shipped, bytes)) {
+      values.insert(values.end(), verdict.probabilities.begin(), verdict.probabilities.end());
+    }
+    results.push_back(values);
+  }
+  EXPECT_EQ(results[0].size(), 3000U);
+  EXPECT_EQ(results[0], results[1]);
+  EXPECT_EQ(results[0], results[2]);
+}
+
 TEST_F(ModelTorchTest, FloatPicturesWithScale) {
   card("picture", R"(name = "p"
 version = "1"

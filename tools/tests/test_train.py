@@ -94,7 +94,8 @@ def test_shipped_model_gives_the_same_for_a_row_alone_and_among_others():
     torch.set_num_threads(1)
     model = torch.jit.load(str(SOURCE / "models/ustc-tfc2016.pt"))
     rows = torch.randint(0, 256, (64, 784), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
+    # As the plugin runs it: oneDNN's last bits depend on the number of rows.
+    with torch.inference_mode(), torch.backends.mkldnn.flags(enabled=False):
         together = model(rows)
         assert together.shape == (64, 20)
         for size in (1, 7, 16):

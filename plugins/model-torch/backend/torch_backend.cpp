@@ -74,6 +74,9 @@ std::shared_ptr<Model> load(const std::filesystem::path& file, const TensorSpec&
                             int threads) {
   keep_memory();
   at::set_num_threads(threads);
+  // oneDNN chooses its way by the number of rows, and the last bits of a row's result with it.
+  // Without it they do not depend on the batch, and small networks are not slower.
+  at::globalContext().setUserEnabledMkldnn(false);
   // The profiling executor would compile the graph anew during the first batches.
   torch::jit::getProfilingMode() = false;
   const c10::InferenceMode inference;
