@@ -75,7 +75,7 @@ std::shared_ptr<Model> load(const std::filesystem::path& file, const TensorSpec&
   keep_memory();
   at::set_num_threads(threads);
   // oneDNN chooses its way by the number of rows, and the last bits of a row's result with it.
-  // Without it they do not depend on the batch, and small networks are not slower.
+  // Without it they do not depend on the batch; large batches cost more.
   at::globalContext().setUserEnabledMkldnn(false);
   // The profiling executor would compile the graph anew during the first batches.
   torch::jit::getProfilingMode() = false;
