@@ -1,18 +1,37 @@
 #include "sink_dataset.h"
 
+#include <array>
 #include <cmath>
+#include <filesystem>
+#include <iterator>
+#include <stdexcept>
 #include <system_error>
 
 #include <fmt/format.h>
-
-#include "millrace/plugin.h"
 
 namespace millrace {
 
 namespace {
 
-void put_big_endian(std::ofstream& file, std::uint32_t value) {
-  for (const unsigned shift : {24U, 16U, 8U, 0U}) file.put(static_cast<char>(value >> shift));
+constexpr std::string_view kIndexHeader = "image,session,protocol,src,src_port,dst,dst_port\r\n";
+
+std::string_view name_of(Layer layer) {
+  static constexpr std::array<std::string_view, 3> kNames = {"l2", "l4", "l7"};
+  return kNames[static_cast<std::size_t>(layer)];
+}
+
+/// Square where that is possible, as image models like it; else one row.
+std::vector<std::uint32_t> shape_of(std::uint32_t bytes) {
+  const auto side = static_cast<std::uint32_t>(std::lround(std::sqrt(bytes)));
+  if (side * side == bytes) return {side, side};
+  return {1, bytes};
+}
+
+void append_index(const SessionInfo& info, std::uint32_t image, std::string& text) {
+  const Endpoints ends = endpoints(info);
+  fmt::format_to(std::back_inserter(text), "{},{},{},{},{},{},{}\r\n", image, to_hex(info.id),
+                 protocol_name(info.key.protocol), to_string(ends.src, info.key.family),
+                 ends.src_port, to_string(ends.dst, info.key.family), ends.dst_port);
 }
 
 }  // namespace
@@ -21,70 +40,87 @@ SinkDataset::SinkDataset(const DatasetOptions& options)
     : options_(options),
       spec_{options.bytes, options.layer, static_cast<std::uint8_t>(options.padding),
             options.min_payload, options.fragments},
-      row_(options.bytes) {}
+      image_(options.bytes) {}
+
+void SinkDataset::check(const DatasetOptions& options, Findings& findings) {
+  if (options.path.empty()) findings.add("path", "expected the name of a folder");
+  if (options.label.empty() || options.label.find_first_of("\r\n") != std::string::npos) {
+    findings.add("label", "expected the name of a class: one line, not empty");
+  }
+}
 
 void SinkDataset::open(Context& context) {
   context_ = &context;
+  const std::filesystem::path folder = options_.path;
   std::error_code error;
-  std::filesystem::create_directories(options_.path, error);
-  if (error)
+  std::filesystem::create_directories(folder, error);
+  if (error) {
     throw ConfigError(
         "path", fmt::format("cannot make the folder '{}': {}", options_.path, error.message()));
-  const auto side = static_cast<std::uint32_t>(std::lround(std::sqrt(options_.bytes)));
-  const bool square = side * side == options_.bytes;
-  const std::uint32_t shape[] = {square ? side : 1, square ? side : options_.bytes};
-  images_ = create("images-idx3-ubyte", shape);
-  labels_ = create("labels-idx1-ubyte", {});
-  std::ofstream names(std::filesystem::path(options_.path) / "labels.txt");
-  names << options_.label << '\n';
-  if (!names.flush())
-    throw ConfigError("path", fmt::format("cannot write into '{}'", options_.path));
+  }
+  images_.open(folder / "images-idx3-ubyte", shape_of(options_.bytes));
+  labels_.open(folder / "labels-idx1-ubyte", {});
+  names_.open(folder / "labels.txt");
+  if (options_.index) index_.open(folder / "sessions.csv");
 }
 
-std::ofstream SinkDataset::create(const std::string& name, std::span<const std::uint32_t> sizes) {
-  const std::filesystem::path path = std::filesystem::path(options_.path) / name;
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
-  if (!file) throw ConfigError("path", fmt::format("cannot write '{}'", path.string()));
-  constexpr std::uint32_t kUnsignedBytes = 0x0800;
-  put_big_endian(file, kUnsignedBytes | static_cast<std::uint32_t>(1 + sizes.size()));
-  put_big_endian(file, 0);
-  for (const std::uint32_t size : sizes) put_big_endian(file, size);
-  return file;
+/// Replaces what an earlier run left. Done as late as this so that a pipeline that fails to start
+/// destroys nothing.
+void SinkDataset::begin() {
+  if (begun_) return;
+  images_.clear();
+  labels_.clear();
+  names_.clear();
+  names_.write(0, options_.label + '\n');
+  if (options_.index) {
+    index_.clear();
+    index_.write(0, kIndexHeader);
+    index_size_ = kIndexHeader.size();
+  } else {
+    // One from an earlier run would speak of other images.
+    std::error_code not_there;
+    std::filesystem::remove(std::filesystem::path(options_.path) / "sessions.csv", not_there);
+  }
+  begun_ = true;
 }
 
 void SinkDataset::write(Batch<Session>& in) {
-  std::uint64_t empty = 0;
+  if (in.items.empty()) return;
+  begin();
+  std::string images;
+  std::string index;
+  std::uint32_t count = 0;
   for (const Session& session : in.items) {
-    if (session.layer > spec_.layer) {
-      throw std::runtime_error(
-          "the sessions hold too little of their packets: set the splitter's option 'keep' to "
-          "this stage's 'layer'");
-    }
-    if (extract_features(session, spec_, row_) == 0) {
-      ++empty;
-      continue;
-    }
-    images_.write(reinterpret_cast<const char*>(row_.data()),
-                  static_cast<std::streamsize>(row_.size()));
-    labels_.put('\0');
-    ++rows_;
+    check_layer(session);
+    if (extract_features(session, spec_, image_) == 0) continue;
+    images.append(reinterpret_cast<const char*>(image_.data()), image_.size());
+    if (options_.index) append_index(session.info, count_ + count, index);
+    ++count;
   }
-  context_->dropped("no-payload", empty);
-  // A file that ends here by accident is whole.
-  put_count(images_);
-  put_count(labels_);
+  if (count != 0) {
+    // Everything goes to its place, and is counted when all of it is there: after a full disk the
+    // same batch is written to the same place.
+    images_.put(count_, images);
+    labels_.put(count_, std::string(count, '\0'));
+    if (options_.index) index_.write(index_size_, index);
+    images_.commit(count_ + count);
+    labels_.commit(count_ + count);
+    count_ += count;
+    index_size_ += index.size();
+  }
+  if (const std::size_t empty = in.items.size() - count; empty != 0) {
+    context_->dropped("no-payload", empty);
+  }
 }
 
-void SinkDataset::put_count(std::ofstream& file) {
-  file.seekp(4);
-  put_big_endian(file, rows_);
-  file.seekp(0, std::ios::end);
-  if (!file.flush()) throw std::runtime_error(fmt::format("cannot write into '{}'", options_.path));
-}
+void SinkDataset::flush() { begin(); }
 
-void SinkDataset::flush() {
-  put_count(images_);
-  put_count(labels_);
+void SinkDataset::check_layer(const Session& session) const {
+  if (session.layer <= spec_.layer) return;
+  throw std::runtime_error(
+      fmt::format("the sessions hold their packets from {0} on, and option 'layer' asks for {1}: "
+                  "give the splitter keep = \"{1}\"",
+                  name_of(session.layer), name_of(spec_.layer)));
 }
 
 }  // namespace millrace
@@ -98,20 +134,33 @@ MILLRACE_PLUGIN(
         option<&DatasetOptions::path>(
             "path",
             "folder for images-idx3-ubyte, labels-idx1-ubyte and labels.txt; made "
-            "if it is not there, its files are replaced")
+            "if it is not there, its files are replaced when the first sessions come")
             .required(),
-        option<&DatasetOptions::label>("label", "name of the class that all sessions belong to")
+        option<&DatasetOptions::label>(
+            "label", "name of the class that all sessions belong to; written to labels.txt")
             .required(),
-        option<&DatasetOptions::bytes>("bytes",
-                                       "bytes of a session; a square number gives square images")
+        option<&DatasetOptions::bytes>(
+            "bytes",
+            "bytes of a session, as in the model's card; a square number gives square images "
+            "(784: 28 x 28), another one images of a single row")
             .between(1, 1U << 20U),
         option<&DatasetOptions::layer>(
-            "layer", "where a packet's bytes begin: l7 payload, l4 transport header, l2 packet")
+            "layer",
+            "where a packet's bytes begin: l7 transport payload, l4 transport header, l2 whole "
+            "packet; the splitter's 'keep' must be this layer or a lower one")
             .choices({{"l7", Layer::l7}, {"l4", Layer::l4}, {"l2", Layer::l2}}),
-        option<&DatasetOptions::min_payload>("min_payload",
-                                             "packets with fewer bytes of payload are left out"),
+        option<&DatasetOptions::min_payload>(
+            "min_payload",
+            "packets with fewer bytes of transport payload are left out; 2 leaves out TCP "
+            "keep-alives with their one stray byte"),
         option<&DatasetOptions::fragments>("fragments",
                                            "whether parts of fragmented IP packets are used"),
-        option<&DatasetOptions::padding>("padding", "byte that fills up what a session lacks")
-            .between(0, 255))
-        .single("writes one file in order"))
+        option<&DatasetOptions::padding>(
+            "padding", "value of the bytes that fill up an image which the session does not fill")
+            .between(0, 255),
+        option<&DatasetOptions::index>(
+            "index",
+            "also write sessions.csv: for every image its number (from 0), session id, protocol "
+            "and endpoints"))
+        .checked(&SinkDataset::check)
+        .single("writes the images in one order"))

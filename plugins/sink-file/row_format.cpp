@@ -1,6 +1,8 @@
 #include "row_format.h"
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 #include <iterator>
 #include <vector>
 
@@ -12,23 +14,31 @@ namespace millrace {
 
 namespace {
 
+/// Four decimals and a point in every locale; `none` for what is no number.
+void append_number(float value, std::string_view none, std::string& out) {
+  if (std::isfinite(value)) {
+    fmt::format_to(std::back_inserter(out), "{:.4f}", value);
+  } else {
+    out += none;
+  }
+}
+
 void append_json(const Verdict& verdict, std::string& out) {
   out += '{';
   describe(verdict.session, out);
   out += ",\"label\":";
   json::append_string(out, verdict.label);
-  fmt::format_to(std::back_inserter(out), ",\"confidence\":{:.4f},\"model\":", verdict.confidence);
+  out += ",\"confidence\":";
+  append_number(verdict.confidence, "null", out);
+  out += ",\"model\":";
   json::append_string(out, verdict.model);
   if (!verdict.probabilities.empty()) {
-    out += ",\"probabilities\":{";
+    json::Object classes((out += ",\"probabilities\":"));
     for (std::size_t i = 0; i < verdict.probabilities.size(); ++i) {
-      if (i != 0) out += ',';
-      json::append_string(out, i < verdict.class_names.size()
-                                   ? std::string_view(verdict.class_names[i])
-                                   : std::string_view());
-      fmt::format_to(std::back_inserter(out), ":{:.4f}", verdict.probabilities[i]);
+      const bool named = i < verdict.class_names.size();
+      append_number(verdict.probabilities[i], "null",
+                    classes.key(named ? verdict.class_names[i] : std::to_string(i)));
     }
-    out += '}';
   }
   out += "}\n";
 }
@@ -56,7 +66,9 @@ void append_csv(const Verdict& verdict, std::string& out) {
                  to_rfc3339(info.first_seen), to_rfc3339(info.last_seen), info.packets, info.bytes,
                  info.payload_bytes, to_string(info.due));
   append_csv_field(verdict.label, out);
-  fmt::format_to(std::back_inserter(out), ",{:.4f},", verdict.confidence);
+  out += ',';
+  append_number(verdict.confidence, "", out);
+  out += ',';
   append_csv_field(verdict.model, out);
   out += "\r\n";
 }
@@ -66,20 +78,48 @@ std::string endpoint(const Address& address, std::uint8_t family, std::uint16_t 
                      : fmt::format("{}:{}", to_string(address, family), port);
 }
 
+// Columns of the table, 105 wide before the label, so that a label of 15 letters ends at 120. An
+// IPv4 endpoint always fits its column; the label comes last because it alone has no natural width.
+constexpr int kTimeWidth = 19;
+constexpr int kProtocolWidth = 5;
+constexpr int kEndpointWidth = 21;
+constexpr int kPacketsWidth = 6;
+constexpr int kBytesWidth = 9;
+constexpr int kReasonWidth = 7;
+constexpr int kConfidenceWidth = 6;
+constexpr int kBeforeSrc = kTimeWidth + 2 + kProtocolWidth + 1;
+constexpr int kThroughDst = kBeforeSrc + kEndpointWidth + 1 + kEndpointWidth;
+
+/// Endpoints that are too long for their columns (IPv6) stand one below the other. The lower one
+/// begins where `src` does, or as far to the left of it as it needs.
+void append_endpoints(const std::string& src, const std::string& dst, std::string& out) {
+  const auto to = std::back_inserter(out);
+  if (src.size() <= kEndpointWidth && dst.size() <= kEndpointWidth) {
+    fmt::format_to(to, "{:<{}} {:<{}}", src, kEndpointWidth, dst, kEndpointWidth);
+    return;
+  }
+  const int indent = std::min(kBeforeSrc, kThroughDst - static_cast<int>(dst.size()));
+  fmt::format_to(to, "{}\n{:{}}{:<{}}", src, "", indent, dst, kThroughDst - indent);
+}
+
 void append_table(const Verdict& verdict, std::string& out) {
   const SessionInfo& info = verdict.session;
   const Endpoints ends = endpoints(info);
-  // The first eight digits name a session well enough for an eye; the other formats have all.
-  fmt::format_to(
-      std::back_inserter(out), "{:<8}  {:<19}  {:<4}  {:<21}  {:<21}  {:>7}  {:>9}  {:<7}  {:<16}",
-      to_hex(info.id).substr(0, 8), to_rfc3339(info.first_seen).substr(0, 19).replace(10, 1, " "),
-      protocol_name(info.key.protocol), endpoint(ends.src, info.key.family, ends.src_port),
-      endpoint(ends.dst, info.key.family, ends.dst_port), info.packets, info.bytes,
-      to_string(info.due), verdict.label.empty() ? "-" : verdict.label);
-  if (!verdict.model.empty())
-    fmt::format_to(std::back_inserter(out), "  {:.4f}", verdict.confidence);
-  while (out.ends_with(' ')) out.pop_back();
-  out += '\n';
+  fmt::format_to(std::back_inserter(out), "{:<{}}  {:<{}} ",
+                 to_rfc3339(info.first_seen).substr(0, kTimeWidth).replace(10, 1, " "), kTimeWidth,
+                 protocol_name(info.key.protocol), kProtocolWidth);
+  append_endpoints(endpoint(ends.src, info.key.family, ends.src_port),
+                   endpoint(ends.dst, info.key.family, ends.dst_port), out);
+  std::string confidence;
+  if (verdict.label.empty()) {
+    confidence = "-";
+  } else {
+    append_number(verdict.confidence, "-", confidence);
+  }
+  fmt::format_to(std::back_inserter(out), " {:>{}} {:>{}}  {:<{}} {:>{}}  {}\n", info.packets,
+                 kPacketsWidth, info.bytes, kBytesWidth, to_string(info.due), kReasonWidth,
+                 confidence, kConfidenceWidth,
+                 verdict.label.empty() ? "-" : printable(verdict.label));
 }
 
 }  // namespace
@@ -90,13 +130,35 @@ std::string header_line(RowFormat format) {
       return "session,protocol,src,src_port,dst,dst_port,first_seen,last_seen,packets,bytes,"
              "payload_bytes,reason,label,confidence,model\r\n";
     case RowFormat::table:
-      return fmt::format("{:<8}  {:<19}  {:<4}  {:<21}  {:<21}  {:>7}  {:>9}  {:<7}  {:<16}  {}\n",
-                         "session", "first seen (UTC)", "prot", "src", "dst", "packets", "bytes",
-                         "reason", "label", "confidence");
+      return fmt::format("{:<{}}  {:<{}} {:<{}} {:<{}} {:>{}} {:>{}}  {:<{}} {:>{}}  {}\n",
+                         "first seen (UTC)", kTimeWidth, "proto", kProtocolWidth, "src",
+                         kEndpointWidth, "dst", kEndpointWidth, "pkts", kPacketsWidth, "bytes",
+                         kBytesWidth, "reason", kReasonWidth, "conf", kConfidenceWidth, "label");
     case RowFormat::jsonl:
       break;
   }
   return {};
+}
+
+std::string_view line_end(RowFormat format) { return format == RowFormat::csv ? "\r\n" : "\n"; }
+
+bool continues(RowFormat format, std::string_view first_line) {
+  if (format == RowFormat::jsonl) return first_line.starts_with('{');
+  std::string header = header_line(format);
+  header.resize(header.find_last_not_of("\r\n") + 1);
+  return first_line == header;
+}
+
+std::string printable(std::string_view text) {
+  std::string out(text);
+  std::ranges::replace_if(
+      out,
+      [](char c) {
+        const auto byte = static_cast<unsigned char>(c);
+        return byte < 0x20 || byte == 0x7F;
+      },
+      '?');
+  return out;
 }
 
 void append_row(RowFormat format, const Verdict& verdict, std::string& out) {
@@ -114,23 +176,32 @@ void LabelSummary::add(const Verdict& verdict) {
   auto line = lines_.find(verdict.label);
   if (line == lines_.end()) line = lines_.emplace(verdict.label, Line{}).first;
   ++line->second.sessions;
-  line->second.confidence += static_cast<double>(verdict.confidence);
   ++sessions_;
+  if (verdict.label.empty() || !std::isfinite(verdict.confidence)) return;
+  ++line->second.sure;
+  line->second.confidence += static_cast<double>(verdict.confidence);
 }
 
 std::string LabelSummary::text() const {
-  std::vector<std::pair<std::string, Line>> sorted(lines_.begin(), lines_.end());
+  std::vector<std::pair<std::string, Line>> sorted;
+  std::size_t width = std::string_view("label").size();
+  for (const auto& [label, line] : lines_) {
+    sorted.emplace_back(label.empty() ? "-" : printable(label), line);
+    width = std::max(width, sorted.back().first.size());
+  }
   std::ranges::stable_sort(sorted, std::ranges::greater(),
                            [](const auto& entry) { return entry.second.sessions; });
-  std::string out =
-      fmt::format("\n{:<16}  {:>9}  {:>6}  {}\n", "label", "sessions", "share", "mean confidence");
+  std::string out = fmt::format("\n{:<{}}  {:>10}  {:>6}  {:>15}\n", "label", width, "sessions",
+                                "share", "mean confidence");
   for (const auto& [label, line] : sorted) {
-    const auto count = static_cast<double>(line.sessions);
-    out += fmt::format("{:<16}  {:>9}  {:>5.1f}%  {:.4f}\n", label.empty() ? "-" : label,
-                       line.sessions, 100 * count / static_cast<double>(sessions_),
-                       line.confidence / count);
+    const std::string mean =
+        line.sure == 0 ? "-"
+                       : fmt::format("{:.4f}", line.confidence / static_cast<double>(line.sure));
+    const double share = 100 * static_cast<double>(line.sessions) / static_cast<double>(sessions_);
+    out += fmt::format("{:<{}}  {:>10}  {:>5.1f}%  {:>15}\n", label, width, line.sessions, share,
+                       mean);
   }
-  out += fmt::format("{:<16}  {:>9}\n", "all", sessions_);
+  out += fmt::format("{:<{}}  {:>10}\n", "total", width, sessions_);
   return out;
 }
 

@@ -3,8 +3,10 @@
 #include <string>
 #include <vector>
 
+#include "millrace/plugin.h"
 #include "millrace/stage.h"
 
+#include "line_file.h"
 #include "row_format.h"
 
 namespace millrace {
@@ -16,26 +18,24 @@ struct FileOptions {
   bool summary = true;
 };
 
-/// Writes verdicts as lines of a file. What the kernel has taken counts as delivered.
+/// Writes verdicts as lines of a file. What the system has taken counts as stored: receipts are
+/// kept until then.
 class SinkFile final : public Sink<Verdict> {
  public:
   explicit SinkFile(const FileOptions& options) : options_(options) {}
-  ~SinkFile() override;
-  SinkFile(const SinkFile&) = delete;
-  SinkFile& operator=(const SinkFile&) = delete;
 
+  static void check(const FileOptions& options, Findings& findings);
   void open(Context& context) override;
   void write(Batch<Verdict>& in) override;
   void flush() override;
 
  private:
+  void begin_file(Context& context);
   void write_out();
 
   FileOptions options_;
-  int fd_ = -1;
-  std::string buffer_;             ///< whole lines that are not written yet
-  std::size_t written_ = 0;        ///< of them, after a write that was cut short
-  std::vector<Receipt> receipts_;  ///< of the batches in the buffer
+  LineFile file_;
+  std::vector<Receipt> receipts_;  ///< of the batches whose lines wait in file_
   LabelSummary summary_;
   bool summed_up_ = false;
 };

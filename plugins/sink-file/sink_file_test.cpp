@@ -1,139 +1,311 @@
 #include "sink_file.h"
 
-#include <filesystem>
-#include <fstream>
-#include <sstream>
+#include <array>
+#include <csignal>
+#include <utility>
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
+#include <fcntl.h>
+#include <sys/resource.h>
 
-#include "millrace/testing.h"
+#include "file_fixture.h"
 
 namespace millrace {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::StartsWith;
 
-Verdict example() {
-  Verdict verdict;
-  verdict.session.id.fill(0xAB);
-  verdict.session.key.protocol = 6;
-  verdict.session.key.low = {10, 0, 0, 1};
-  verdict.session.key.high = {10, 0, 0, 2};
-  verdict.session.key.low_port = 80;
-  verdict.session.key.high_port = 40000;
-  verdict.session.src_is_low = false;
-  verdict.session.packets = 3;
-  verdict.session.bytes = 300;
-  verdict.session.payload_bytes = 120;
-  verdict.session.first_seen = Timestamp(std::chrono::seconds(1));
-  verdict.session.last_seen = Timestamp(std::chrono::nanoseconds(2000000001));
-  verdict.label = "say \"hi\", all";
-  verdict.model = "m";
-  verdict.confidence = 0.98767F;
-  return verdict;
-}
-
-class SinkFileTest : public ::testing::Test {
- protected:
-  SinkFileTest()
-      : path_(std::filesystem::temp_directory_path() /
-              ("sink-file-" + std::to_string(::getpid()) + "-" +
-               ::testing::UnitTest::GetInstance()->current_test_info()->name())) {}
-  ~SinkFileTest() override { std::filesystem::remove(path_); }
-  SinkFileTest(const SinkFileTest&) = delete;
-  SinkFileTest& operator=(const SinkFileTest&) = delete;
-
-  [[nodiscard]] std::string content() const {
-    std::stringstream text;
-    text << std::ifstream(path_).rdbuf();
-    return text.str();
+TEST_F(SinkFileTest, FileIsReplacedWhenTheFirstRowsAreWritten) {
+  std::ofstream(path_) << "the result of an earlier run, longer than one of the lines that come\n"
+                       << std::string(1000, 'x');
+  {
+    // A pipeline that fails to start closes the stage right after it was opened.
+    SinkFile sink(with(RowFormat::csv));
+    sink.open(context_);
   }
-
-  void run(FileOptions options, int rows) {
-    options.path = path_;
-    SinkFile sink(options);
-    testing::TestContext context;
-    sink.open(context);
-    Batch<Verdict> batch(std::vector<Verdict>(static_cast<std::size_t>(rows), example()));
-    sink.write(batch);
-    sink.flush();
-  }
-
-  std::filesystem::path path_;
-};
-
-TEST_F(SinkFileTest, JsonLineHasTheDocumentedFieldsInOrder) {
-  run({}, 1);
-  EXPECT_EQ(
-      content(),
-      R"({"session":"abababababababababababababababab","protocol":"tcp","src":"10.0.0.2",)"
-      R"("src_port":40000,"dst":"10.0.0.1","dst_port":80,)"
-      R"("first_seen":"1970-01-01T00:00:01.000000000Z","last_seen":"1970-01-01T00:00:02.000000001Z",)"
-      R"("packets":3,"bytes":300,"payload_bytes":120,"reason":"full","label":"say \"hi\", all",)"
-      R"("confidence":0.9877,"model":"m"})"
-      "\n");
+  EXPECT_THAT(content(), StartsWith("the result of an earlier run"));
+  run(with(RowFormat::csv), {example()});
+  EXPECT_THAT(content(), StartsWith("session,"));
+  EXPECT_EQ(lines(content()).size(), 2U);
 }
 
-TEST_F(SinkFileTest, CsvQuotesWhatNeedsIt) {
-  run({.path = {}, .format = RowFormat::csv}, 1);
-  EXPECT_THAT(content(), StartsWith("session,protocol,src,src_port,"));
-  EXPECT_THAT(content(), HasSubstr(",full,\"say \"\"hi\"\", all\",0.9877,m\r\n"));
-}
-
-TEST_F(SinkFileTest, TableEndsWithASummary) {
-  run({.path = {}, .format = RowFormat::table}, 3);
-  EXPECT_THAT(content(), HasSubstr("10.0.0.2:40000"));
-  EXPECT_THAT(content(), HasSubstr("all                       3\n"));
+TEST_F(SinkFileTest, RunWithoutSessionsLeavesAFileWithoutRows) {
+  std::ofstream(path_) << "old\n";
+  run(with(RowFormat::csv), {});
+  EXPECT_EQ(lines(content()).size(), 1U);
+  run(with(RowFormat::jsonl), {});
+  EXPECT_THAT(content(), IsEmpty());
 }
 
 TEST_F(SinkFileTest, AppendKeepsOneHeader) {
-  const FileOptions options{.path = {}, .format = RowFormat::csv, .append = true};
-  run(options, 1);
-  run(options, 1);
+  run(with(RowFormat::csv, true), {example()});
+  run(with(RowFormat::csv, true), {example()});
   const std::string text = content();
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 3);
   EXPECT_EQ(text.find("session,"), text.rfind("session,"));
 }
 
-TEST_F(SinkFileTest, ReceiptIsResolvedWhenTheLinesAreWritten) {
-  FileOptions options;
-  options.path = path_;
-  SinkFile sink(options);
-  testing::TestContext context;
-  sink.open(context);
-  testing::WatchedReceipt watched;
-  Batch<Verdict> batch({example()});
-  batch.receipt = watched.make();
-  sink.write(batch);
-  EXPECT_EQ(watched.pending(), 1);
-  Batch<Verdict> idle;
-  sink.write(idle);
-  EXPECT_EQ(watched.done(), 1);
-  EXPECT_FALSE(content().empty());
+TEST_F(SinkFileTest, AppendDoesNotMixFormats) {
+  run(with(RowFormat::jsonl), {example()});
+  const std::string before = content();
+  SinkFile sink(with(RowFormat::csv, true));
+  try {
+    sink.open(context_);
+    FAIL() << "the file holds another format";
+  } catch (const ConfigError& error) {
+    EXPECT_EQ(error.option(), "path");
+    EXPECT_THAT(error.what(), HasSubstr("no header line of this stage: {\"session\""));
+  }
+  EXPECT_EQ(content(), before);
 }
 
-TEST_F(SinkFileTest, FullDiskIsTransientAndLosesNothing) {
+TEST_F(SinkFileTest, AppendGoesOnInANewLineAfterACutOne) {
+  std::ofstream(path_) << "{\"session\":\"ab";
+  run(with(RowFormat::jsonl, true), {example()});
+  ASSERT_EQ(lines(content()).size(), 2U);
+  EXPECT_THAT(lines(content())[1], StartsWith("{\"session\":\"abab"));
+  ASSERT_EQ(context_.messages().size(), 1U);
+  EXPECT_EQ(context_.messages()[0].first, LogLevel::warning);
+}
+
+TEST_F(SinkFileTest, ReceiptIsResolvedWhenTheLinesAreWritten) {
+  SinkFile sink(with(RowFormat::jsonl));
+  sink.open(context_);
+  Batch<Verdict> batch = batch_of({example()}, receipts_);
+  sink.write(batch);
+  EXPECT_EQ(receipts_.pending(), 1);
+  EXPECT_THAT(content(), IsEmpty());
+  Batch<Verdict> idle;
+  sink.write(idle);
+  EXPECT_EQ(receipts_.done(), 1);
+  EXPECT_EQ(lines(content()).size(), 1U);
+}
+
+TEST_F(SinkFileTest, FullBufferIsWrittenWithoutAHeartbeat) {
+  SinkFile sink(with(RowFormat::jsonl));
+  sink.open(context_);
+  for (int i = 0; i < 2; ++i) {
+    Batch<Verdict> batch = batch_of(std::vector<Verdict>(1000, example()), receipts_);
+    sink.write(batch);
+  }
+  EXPECT_EQ(receipts_.done(), 1);
+  EXPECT_EQ(receipts_.pending(), 1);
+  EXPECT_EQ(lines(content()).size(), 1000U);
+}
+
+TEST_F(SinkFileTest, WhatIsNotWrittenFails) {
+  {
+    SinkFile sink(with(RowFormat::jsonl));
+    sink.open(context_);
+    Batch<Verdict> batch = batch_of({example()}, receipts_);
+    sink.write(batch);
+    sink.close();
+  }
+  EXPECT_EQ(receipts_.failed(), 1);
+}
+
+TEST_F(SinkFileTest, FullDiskIsTransientAndLeavesTheBatchAsItWas) {
   FileOptions options;
   options.path = "/dev/full";
   SinkFile sink(options);
-  testing::TestContext context;
-  sink.open(context);
-  testing::WatchedReceipt watched;
-  Batch<Verdict> batch({example()});
-  batch.receipt = watched.make();
-  sink.write(batch);
+  sink.open(context_);
+  Batch<Verdict> first = batch_of(std::vector<Verdict>(1000, example()), receipts_);
+  sink.write(first);
+  Batch<Verdict> second = batch_of({example()}, receipts_);
+  try {
+    sink.write(second);
+    FAIL() << "the disk is full";
+  } catch (const Transient& error) {
+    EXPECT_THAT(error.what(), HasSubstr("'/dev/full': No space left on device"));
+  }
+  EXPECT_EQ(second.items.size(), 1U);
+  EXPECT_TRUE(second.receipt);
   EXPECT_THROW(sink.flush(), Transient);
-  EXPECT_EQ(watched.pending(), 1);
+  EXPECT_EQ(receipts_.pending(), 2);
 }
 
-TEST_F(SinkFileTest, FolderThatIsNotThereIsAConfigurationError) {
+/// Sets the largest size of a file for as long as it lives: a real write that is cut short.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit limit{bytes, before_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  FileSizeLimit(const FileSizeLimit&) = delete;
+  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+
+ private:
+  rlimit before_{};
+  void (*handler_)(int);
+};
+
+TEST_F(SinkFileTest, LineThatDoesNotFitLeavesNoTornLine) {
+  SinkFile sink(with(RowFormat::jsonl));
+  sink.open(context_);
+  Batch<Verdict> batch = batch_of(std::vector<Verdict>(10, example()), receipts_);
+  sink.write(batch);
+  std::string line;
+  append_row(RowFormat::jsonl, example(), line);
+  std::string message;
+  {
+    const FileSizeLimit limit(3 * line.size() + line.size() / 2);
+    try {
+      sink.flush();
+    } catch (const Transient&) {
+      message = "transient";
+    } catch (const std::runtime_error& error) {
+      message = error.what();
+    }
+  }
+  EXPECT_THAT(message, HasSubstr(path_.string() + "': File too large"));
+  EXPECT_EQ(content(), line + line + line);
+  EXPECT_EQ(receipts_.pending(), 1);
+  // Where it stopped it goes on, each line once.
+  sink.flush();
+  EXPECT_EQ(content().size(), 10 * line.size());
+  EXPECT_EQ(lines(content()).size(), 10U);
+  EXPECT_EQ(receipts_.done(), 1);
+}
+
+/// Standard output is a pipe for as long as it lives, or until the test closes its reading end.
+class StandardOutputPipe {
+ public:
+  StandardOutputPipe() : before_(::dup(STDOUT_FILENO)) {
+    std::fflush(stdout);
+    EXPECT_EQ(::pipe(ends_.data()), 0);
+    ::dup2(ends_[1], STDOUT_FILENO);
+    ::close(ends_[1]);
+  }
+  StandardOutputPipe(const StandardOutputPipe&) = delete;
+  StandardOutputPipe& operator=(const StandardOutputPipe&) = delete;
+  ~StandardOutputPipe() {
+    restore();
+    close_reader();
+  }
+  void restore() {
+    if (before_ < 0) return;
+    std::fflush(stdout);
+    ::dup2(before_, STDOUT_FILENO);
+    ::close(std::exchange(before_, -1));
+  }
+  void close_reader() {
+    if (ends_[0] >= 0) ::close(std::exchange(ends_[0], -1));
+  }
+  /// What is in the pipe now.
+  std::string take() {
+    ::fcntl(ends_[0], F_SETFL, O_NONBLOCK);
+    std::string all;
+    std::array<char, 4096> part{};
+    ssize_t size = 0;
+    while ((size = ::read(ends_[0], part.data(), part.size())) > 0) {
+      all.append(part.data(), static_cast<std::size_t>(size));
+    }
+    return all;
+  }
+
+ private:
+  int before_;
+  std::array<int, 2> ends_{-1, -1};
+};
+
+TEST_F(SinkFileTest, DashIsStandardOutput) {
+  StandardOutputPipe pipe;
+  {
+    FileOptions options;
+    options.path = "-";
+    SinkFile sink(options);
+    sink.open(context_);
+    pipe.restore();
+    Batch<Verdict> batch = batch_of({example()}, receipts_);
+    sink.write(batch);
+    sink.flush();
+  }
+  EXPECT_EQ(lines(pipe.take()).size(), 1U);
+  EXPECT_FALSE(fs::exists("-"));
+}
+
+TEST_F(SinkFileTest, ReaderThatHasGoneIsAnErrorThatSaysSo) {
+  // The host ignores SIGPIPE as well.
+  const auto handler = std::signal(SIGPIPE, SIG_IGN);
+  StandardOutputPipe pipe;
   FileOptions options;
-  options.path = "/nonexistent/folder/x";
+  options.path = "-";
   SinkFile sink(options);
-  testing::TestContext context;
-  EXPECT_THROW(sink.open(context), ConfigError);
+  sink.open(context_);
+  pipe.restore();
+  pipe.close_reader();
+  Batch<Verdict> batch = batch_of({example()}, receipts_);
+  sink.write(batch);
+  std::string message;
+  try {
+    sink.flush();
+  } catch (const Transient&) {
+    message = "transient";
+  } catch (const std::runtime_error& error) {
+    message = error.what();
+  }
+  std::signal(SIGPIPE, handler);
+  EXPECT_EQ(message, "cannot write standard output: whoever read it has gone (Broken pipe)");
+}
+
+TEST_F(SinkFileTest, SlowReaderOfANonBlockingPipeLosesNothing) {
+  StandardOutputPipe pipe;
+  FileOptions options;
+  options.path = "-";
+  SinkFile sink(options);
+  sink.open(context_);
+  ::fcntl(STDOUT_FILENO, F_SETFL, O_NONBLOCK);
+  pipe.restore();
+  Batch<Verdict> batch = batch_of(std::vector<Verdict>(1000, example()), receipts_);
+  sink.write(batch);
+  std::string all;
+  int attempts = 0;
+  for (bool written = false; !written; ++attempts) {
+    try {
+      sink.flush();
+      written = true;
+    } catch (const Transient&) {
+      EXPECT_EQ(receipts_.pending(), 1);
+      all += pipe.take();
+    }
+  }
+  all += pipe.take();
+  EXPECT_GT(attempts, 1);
+  EXPECT_EQ(receipts_.done(), 1);
+  const std::vector<std::string> rows = lines(all);
+  ASSERT_EQ(rows.size(), 1000U);
+  EXPECT_EQ(std::count(rows.begin(), rows.end(), rows[0]), 1000);
+}
+
+TEST_F(SinkFileTest, PlaceThatCannotBeWrittenIsAConfigurationError) {
+  for (const std::string path : {"/nonexistent/folder/x", "/proc/x", "/"}) {
+    FileOptions options;
+    options.path = path;
+    SinkFile sink(options);
+    try {
+      sink.open(context_);
+      FAIL() << path;
+    } catch (const ConfigError& error) {
+      EXPECT_EQ(error.option(), "path");
+      EXPECT_THAT(error.what(), HasSubstr("'" + path + "'"));
+    }
+  }
+}
+
+TEST(SinkFileCheck, FindsOptionsThatDoNotGoTogether) {
+  Findings findings;
+  SinkFile::check({.path = "-", .append = true}, findings);
+  SinkFile::check({.path = ""}, findings);
+  SinkFile::check({.path = "-"}, findings);
+  ASSERT_EQ(findings.list().size(), 2U);
+  EXPECT_EQ(findings.list()[0].option, "append");
+  EXPECT_EQ(findings.list()[1].option, "path");
 }
 
 }  // namespace

@@ -1,20 +1,17 @@
 #include "sink_sqlite.h"
 
-#include <chrono>
-#include <filesystem>
+#include <stdexcept>
+#include <utility>
 
 #include <fmt/format.h>
-#include <sqlite3.h>
-
-#include "millrace/plugin.h"
 
 namespace millrace {
 
 namespace {
 
-constexpr int kSchemaVersion = 1;
+constexpr std::string_view kSchemaVersion = "1";
 
-/// The README documents it; a change raises kSchemaVersion.
+/// The README documents it; a change raises the version.
 constexpr const char* kSchema = R"sql(
 CREATE TABLE sessions (
   session       TEXT PRIMARY KEY NOT NULL,
@@ -30,7 +27,7 @@ CREATE TABLE sessions (
   payload_bytes INTEGER NOT NULL,
   reason        TEXT NOT NULL,
   label         TEXT NOT NULL,
-  confidence    REAL NOT NULL,
+  confidence    REAL,
   model         TEXT NOT NULL,
   model_version TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -45,218 +42,176 @@ CREATE VIEW sessions_readable AS
 PRAGMA user_version = 1;
 )sql";
 
-/// A row that is there stays as it is, unless it has no label yet and this one has.
 constexpr const char* kInsert = R"sql(
-INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (session) DO UPDATE SET label = excluded.label, confidence = excluded.confidence,
-  model = excluded.model, model_version = excluded.model_version
-  WHERE sessions.label = '' AND excluded.label <> ''
+INSERT INTO sessions (session, protocol, src, src_port, dst, dst_port, first_seen, last_seen,
+                      packets, bytes, payload_bytes, reason, label, confidence, model,
+                      model_version)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (session) DO NOTHING
 )sql";
 
-void bind_text(sqlite3_stmt* statement, int column, std::string_view text) {
-  if (text.empty()) text = "";  // a view of nothing would be NULL
-  sqlite3_bind_text(statement, column, text.data(), static_cast<int>(text.size()),
-                    SQLITE_TRANSIENT);
-}
+/// What a run with a model adds to a session that an earlier run without one has stored.
+constexpr const char* kFillIn = R"sql(
+UPDATE sessions SET label = ?2, confidence = ?3, model = ?4, model_version = ?5
+WHERE session = ?1 AND label = ''
+)sql";
 
 std::int64_t nanoseconds(Timestamp time) { return time.time_since_epoch().count(); }
 
 }  // namespace
 
-void SinkSqlite::CloseDatabase::operator()(sqlite3* database) const { sqlite3_close(database); }
-void SinkSqlite::Finalize::operator()(sqlite3_stmt* statement) const {
-  sqlite3_finalize(statement);
+void SinkSqlite::check(const SqliteOptions& options, Findings& findings) {
+  // SQLite gives these two a meaning that stores nothing.
+  if (options.path.empty() || options.path == ":memory:") {
+    findings.add("path", "expected the name of a database file");
+  }
 }
 
 void SinkSqlite::open(Context& context) {
   context_ = &context;
   stored_ = &context.counter("stored");
-  already_ = &context.counter("already-stored");
-  const std::filesystem::path folder = std::filesystem::path(options_.path).parent_path();
-  if (!folder.empty() && !std::filesystem::is_directory(folder)) {
-    throw ConfigError("path", fmt::format("the folder '{}' does not exist", folder.string()));
-  }
-  sqlite3* raw = nullptr;
-  const int code =
-      sqlite3_open_v2(options_.path.c_str(), &raw,
-                      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
-  database_.reset(raw);
-  if (code != SQLITE_OK) {
-    throw ConfigError("path",
-                      fmt::format("cannot open '{}': {}", options_.path, sqlite3_errstr(code)));
-  }
-  sqlite3_extended_result_codes(raw, 1);
-  const auto timeout = std::chrono::duration_cast<std::chrono::milliseconds>(options_.busy_timeout);
-  sqlite3_busy_timeout(raw, static_cast<int>(timeout.count()));
+  labelled_ = &context.counter("labelled");
+  already_stored_ = &context.counter("already-stored");
+  database_.open(options_.path, options_.busy_timeout);
   try {
-    check_version();
-    execute("PRAGMA journal_mode = WAL");
-    execute(options_.synchronous == Synchronous::full ? "PRAGMA synchronous = FULL"
-                                                      : "PRAGMA synchronous = NORMAL");
-    sqlite3_stmt* statement = nullptr;
-    if (const int prepared = sqlite3_prepare_v2(raw, kInsert, -1, &statement, nullptr);
-        prepared != SQLITE_OK) {
-      fail(prepared, "prepare the insert");
+    open_schema();
+    if (const std::string mode = database_.value("PRAGMA journal_mode = WAL"); mode != "wal") {
+      context.warning(fmt::format(
+          "'{}' has no write-ahead log here (journal mode {}): readers and this stage wait for "
+          "each other",
+          options_.path, mode));
     }
-    insert_.reset(statement);
+    database_.execute(options_.synchronous == Synchronous::full ? "PRAGMA synchronous = FULL"
+                                                                : "PRAGMA synchronous = NORMAL");
+    insert_ = database_.prepare(kInsert);
+    fill_in_ = database_.prepare(kFillIn);
+  } catch (const Transient&) {
+    throw;  // locked, say: the option is right
   } catch (const ConfigError&) {
     throw;
   } catch (const std::exception& error) {
-    throw ConfigError("path", error.what());
+    throw ConfigError("path",
+                      fmt::format("{}; expected a database of this stage (schema version {}), or a "
+                                  "file that is not there yet",
+                                  error.what(), kSchemaVersion));
   }
 }
 
-void SinkSqlite::check_version() {
-  int version = 0;
-  int tables = 0;
-  const auto number = [](void* to, int, char** values, char**) {
-    *static_cast<int*>(to) = values[0] != nullptr ? std::atoi(values[0]) : 0;
-    return 0;
-  };
-  if (const int code =
-          sqlite3_exec(database_.get(), "PRAGMA user_version", number, &version, nullptr);
-      code != SQLITE_OK) {
-    fail(code, "read");
-  }
-  sqlite3_exec(database_.get(), "SELECT count(*) FROM sqlite_master", number, &tables, nullptr);
-  if (version == kSchemaVersion) return;
-  if (version == 0 && tables == 0) {
-    execute("BEGIN IMMEDIATE");
-    open_transaction_ = true;
-    try {
-      execute(kSchema);
-      execute("COMMIT");
-      open_transaction_ = false;
-    } catch (...) {
-      roll_back();
-      throw;
+/// Makes the tables of an empty database; refuses one that is somebody else's.
+void SinkSqlite::open_schema() {
+  if (database_.value("PRAGMA user_version") == kSchemaVersion) return;
+  // Two that start together must not both make the tables: it is asked again under the lock.
+  database_.execute("BEGIN IMMEDIATE");
+  try {
+    const std::string version = database_.value("PRAGMA user_version");
+    const std::string tables =
+        database_.value("SELECT count(*) FROM sqlite_master WHERE type = 'table'");
+    if (version == "0" && tables == "0") {
+      database_.execute(kSchema);
+    } else if (version != kSchemaVersion) {
+      throw ConfigError(
+          "path", fmt::format("'{}' is another database: schema version {}, {} tables; expected "
+                              "one of this stage (schema version {}), or a file that is not there "
+                              "yet",
+                              options_.path, version, tables, kSchemaVersion));
     }
-    return;
+    database_.execute("COMMIT");
+  } catch (...) {
+    database_.roll_back();
+    throw;
   }
-  throw ConfigError(
-      "path",
-      fmt::format("'{}' is a database of something else (schema version {}, {} tables); expected "
-                  "one of this sink with version {}, or a new file",
-                  options_.path, version, tables, kSchemaVersion));
-}
-
-void SinkSqlite::execute(const char* sql) {
-  if (const int code = sqlite3_exec(database_.get(), sql, nullptr, nullptr, nullptr);
-      code != SQLITE_OK) {
-    fail(code, "write");
-  }
-}
-
-/// What passes is Transient, after giving the transaction back.
-void SinkSqlite::fail(int code, const std::string& doing) {
-  const std::string what =
-      fmt::format("cannot {} '{}': {}", doing, options_.path, sqlite3_errmsg(database_.get()));
-  switch (code & 0xFF) {
-    case SQLITE_BUSY:
-    case SQLITE_LOCKED:
-    case SQLITE_FULL:
-    case SQLITE_IOERR:
-      throw Transient(what);
-    default:
-      throw std::runtime_error(what);
-  }
-}
-
-void SinkSqlite::insert(const Verdict& verdict) {
-  sqlite3_stmt* statement = insert_.get();
-  const SessionInfo& info = verdict.session;
-  const Endpoints ends = endpoints(info);
-  bind_text(statement, 1, to_hex(info.id));
-  bind_text(statement, 2, protocol_name(info.key.protocol));
-  bind_text(statement, 3, to_string(ends.src, info.key.family));
-  sqlite3_bind_int(statement, 4, ends.src_port);
-  bind_text(statement, 5, to_string(ends.dst, info.key.family));
-  sqlite3_bind_int(statement, 6, ends.dst_port);
-  sqlite3_bind_int64(statement, 7, nanoseconds(info.first_seen));
-  sqlite3_bind_int64(statement, 8, nanoseconds(info.last_seen));
-  sqlite3_bind_int64(statement, 9, info.packets);
-  sqlite3_bind_int64(statement, 10, static_cast<std::int64_t>(info.bytes));
-  sqlite3_bind_int64(statement, 11, static_cast<std::int64_t>(info.payload_bytes));
-  bind_text(statement, 12, to_string(info.due));
-  bind_text(statement, 13, verdict.label);
-  sqlite3_bind_double(statement, 14, static_cast<double>(verdict.confidence));
-  bind_text(statement, 15, verdict.model);
-  bind_text(statement, 16, verdict.model_version);
-  const int code = sqlite3_step(statement);
-  sqlite3_reset(statement);
-  if (code != SQLITE_DONE) fail(code, "insert into");
-  ++(sqlite3_changes(database_.get()) != 0 ? new_rows_ : old_rows_);
 }
 
 void SinkSqlite::write(Batch<Verdict>& in) {
   const Timestamp now = context_->clock().now();
-  try {
-    if (!open_transaction_ && (!waiting_.empty() || !in.items.empty())) {
-      execute("BEGIN IMMEDIATE");
-      open_transaction_ = true;
-      // Rows of a transaction that was lost are written once more.
-      for (const auto& batch : waiting_) {
-        for (const Verdict& verdict : batch.items) insert(verdict);
-      }
-    }
-    for (const Verdict& verdict : in.items) insert(verdict);
-    const std::size_t rows = waiting_rows_ + in.items.size();
-    const bool due = rows >= options_.batch ||
-                     (first_waits_since_ && now - *first_waits_since_ >= options_.max_wait);
-    if (due) commit();
-    if (in.items.empty()) return;
-    if (due) return;  // committed: the host resolves the receipt
-    if (!first_waits_since_) first_waits_since_ = now;
-    waiting_rows_ = rows;
-    waiting_.push_back(std::move(in));
-  } catch (...) {
-    roll_back();
-    throw;
-  }
-}
-
-void SinkSqlite::commit() {
-  if (!open_transaction_) return;
-  execute("COMMIT");
-  open_transaction_ = false;
-  stored_->add(new_rows_);
-  already_->add(old_rows_);
-  for (Batch<Verdict>& batch : waiting_) batch.receipt.done();
-  waiting_.clear();
-  waiting_rows_ = 0;
-  new_rows_ = 0;
-  old_rows_ = 0;
-  first_waits_since_.reset();
-}
-
-void SinkSqlite::roll_back() noexcept {
-  if (!std::exchange(open_transaction_, false)) return;
-  // After a full disk SQLite may have rolled back by itself; then this has nothing to do.
-  sqlite3_exec(database_.get(), "ROLLBACK", nullptr, nullptr, nullptr);
-  new_rows_ = 0;
-  old_rows_ = 0;
+  const std::size_t rows = waiting_rows_ + in.items.size();
+  if (rows == 0) return;
+  if (due(rows, now)) return store_all(in.items);  // the host resolves the receipt of `in`
+  if (in.items.empty()) return;
+  if (!waiting_since_) waiting_since_ = now;
+  waiting_rows_ = rows;
+  waiting_.push_back(std::move(in));
 }
 
 void SinkSqlite::flush() {
-  Batch<Verdict> nothing;
-  if (!waiting_.empty()) {
-    write(nothing);
-    try {
-      commit();
-    } catch (...) {
-      roll_back();
-      throw;
-    }
-  }
+  if (waiting_rows_ != 0) store_all({});
 }
 
 void SinkSqlite::close() noexcept {
-  roll_back();
-  insert_.reset();
-  if (database_)
-    sqlite3_wal_checkpoint_v2(database_.get(), nullptr, SQLITE_CHECKPOINT_TRUNCATE, nullptr,
-                              nullptr);
-  database_.reset();
+  insert_ = {};
+  fill_in_ = {};
+  database_.close();
+  // Receipts of what is not stored fail here.
+  waiting_.clear();
+}
+
+bool SinkSqlite::due(std::size_t rows, Timestamp now) const {
+  const Timestamp since = waiting_since_.value_or(now);
+  // A wall clock that was set back would let the rows wait for as long.
+  return rows >= options_.batch || now < since || now - since >= options_.max_wait;
+}
+
+/// Stores what waits and `last` in one transaction. If that fails, everything is as before.
+void SinkSqlite::store_all(const std::vector<Verdict>& last) {
+  Outcomes outcomes;
+  try {
+    database_.execute("BEGIN IMMEDIATE");
+    for (const Batch<Verdict>& batch : waiting_) {
+      for (const Verdict& verdict : batch.items) store(verdict, outcomes);
+    }
+    for (const Verdict& verdict : last) store(verdict, outcomes);
+    database_.execute("COMMIT");
+  } catch (...) {
+    database_.roll_back();
+    throw;
+  }
+  for (Batch<Verdict>& batch : waiting_) batch.receipt.done();
+  waiting_.clear();
+  waiting_rows_ = 0;
+  waiting_since_.reset();
+  stored_->add(outcomes.stored);
+  labelled_->add(outcomes.labelled);
+  already_stored_->add(outcomes.already_stored);
+}
+
+void SinkSqlite::store(const Verdict& verdict, Outcomes& outcomes) {
+  const SessionInfo& info = verdict.session;
+  const Endpoints ends = endpoints(info);
+  const std::string id = to_hex(info.id);
+  const auto confidence = static_cast<double>(verdict.confidence);
+  int column = 0;
+  insert_.bind(++column, id);
+  insert_.bind(++column, protocol_name(info.key.protocol));
+  insert_.bind(++column, to_string(ends.src, info.key.family));
+  insert_.bind(++column, std::int64_t{ends.src_port});
+  insert_.bind(++column, to_string(ends.dst, info.key.family));
+  insert_.bind(++column, std::int64_t{ends.dst_port});
+  insert_.bind(++column, nanoseconds(info.first_seen));
+  insert_.bind(++column, nanoseconds(info.last_seen));
+  insert_.bind(++column, std::int64_t{info.packets});
+  insert_.bind(++column, static_cast<std::int64_t>(info.bytes));
+  insert_.bind(++column, static_cast<std::int64_t>(info.payload_bytes));
+  insert_.bind(++column, to_string(info.due));
+  insert_.bind(++column, verdict.label);
+  insert_.bind(++column, confidence);
+  insert_.bind(++column, verdict.model);
+  insert_.bind(++column, verdict.model_version);
+  if (insert_.run() != 0) {
+    ++outcomes.stored;
+    return;
+  }
+  if (!verdict.label.empty()) {
+    fill_in_.bind(1, id);
+    fill_in_.bind(2, verdict.label);
+    fill_in_.bind(3, confidence);
+    fill_in_.bind(4, verdict.model);
+    fill_in_.bind(5, verdict.model_version);
+    if (fill_in_.run() != 0) {
+      ++outcomes.labelled;
+      return;
+    }
+  }
+  ++outcomes.already_stored;
 }
 
 }  // namespace millrace
@@ -267,19 +222,33 @@ MILLRACE_PLUGIN(
     "sink-sqlite", MILLRACE_VERSION,
     sink<SinkSqlite, SqliteOptions>(
         "sink-sqlite", "Stores sessions in an SQLite database",
-        option<&SqliteOptions::path>("path", "the database; made if it is not there").required(),
-        option<&SqliteOptions::batch>("batch", "rows of one transaction").between(1, 1000000),
-        option<&SqliteOptions::max_wait>("max_wait",
-                                         "a row is committed at the latest so long after it came")
+        option<&SqliteOptions::path>(
+            "path",
+            "the database file, made if it is not there (its folder must be); one that "
+            "this stage has not made is refused")
+            .required(),
+        option<&SqliteOptions::batch>(
+            "batch",
+            "rows of one transaction; until so many are together they wait in memory, not "
+            "acknowledged")
+            .between(1, 1000000),
+        option<&SqliteOptions::max_wait>(
+            "max_wait",
+            "a transaction is made at the latest so long after its first row came; \"0s\": "
+            "one for every batch that comes")
             .at_least(Duration(0)),
-        option<&SqliteOptions::busy_timeout>("busy_timeout",
-                                             "how long one attempt waits for another program that "
-                                             "has locked the database")
+        option<&SqliteOptions::busy_timeout>(
+            "busy_timeout",
+            "how long one attempt waits for another program that has locked the database; "
+            "then it is tried again, as long as 'retry_for' says")
             .between(Duration(0), std::chrono::minutes(1)),
         option<&SqliteOptions::synchronous>(
             "synchronous",
-            "normal: a power cut may undo the last commits, never damage "
-            "the database; full: what is committed survives it")
+            "normal: a power cut may undo the last transactions although they were "
+            "acknowledged, but never damages the database; full: what is acknowledged survives "
+            "it, at the price of one disk flush a transaction. A crash of the program loses "
+            "nothing with either")
             .choices({{"normal", Synchronous::normal}, {"full", Synchronous::full}}))
         .accepts<Session>(&unlabelled)
-        .single("is the one writer of its database"))
+        .checked(&SinkSqlite::check)
+        .single("collects the rows of all batches into transactions"))

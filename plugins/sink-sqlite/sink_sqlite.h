@@ -1,16 +1,16 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "millrace/plugin.h"
 #include "millrace/stage.h"
 #include "millrace/verdict.h"
 
-struct sqlite3;
-struct sqlite3_stmt;
+#include "database.h"
 
 namespace millrace {
 
@@ -25,45 +25,42 @@ struct SqliteOptions {
 };
 
 /// Stores verdicts as rows of an SQLite database; a session that is there already is not added
-/// again.
+/// again. Batches wait in memory until a transaction is worth it, so that the database is locked
+/// for no longer than it takes to write them; their receipts are resolved after COMMIT.
 class SinkSqlite final : public Sink<Verdict> {
  public:
   explicit SinkSqlite(const SqliteOptions& options) : options_(options) {}
 
+  static void check(const SqliteOptions& options, Findings& findings);
   void open(Context& context) override;
   void write(Batch<Verdict>& in) override;
   void flush() override;
   void close() noexcept override;
 
  private:
-  struct CloseDatabase {
-    void operator()(sqlite3* database) const;
+  /// What became of the rows of one transaction.
+  struct Outcomes {
+    std::uint64_t stored = 0;
+    std::uint64_t labelled = 0;
+    std::uint64_t already_stored = 0;
   };
-  struct Finalize {
-    void operator()(sqlite3_stmt* statement) const;
-  };
-  using Statement = std::unique_ptr<sqlite3_stmt, Finalize>;
 
-  void execute(const char* sql);
-  void check_version();
-  void insert(const Verdict& verdict);
-  void commit();
-  void roll_back() noexcept;
-  [[noreturn]] void fail(int code, const std::string& doing);
+  void open_schema();
+  void store(const Verdict& verdict, Outcomes& outcomes);
+  void store_all(const std::vector<Verdict>& last);
+  [[nodiscard]] bool due(std::size_t rows, Timestamp now) const;
 
   SqliteOptions options_;
   Context* context_ = nullptr;
   Counter* stored_ = nullptr;
-  Counter* already_ = nullptr;
-  std::unique_ptr<sqlite3, CloseDatabase> database_;
-  Statement insert_;
-  bool open_transaction_ = false;
-  /// Batches whose rows are in the open transaction, with their items for the case that it is lost.
-  std::vector<Batch<Verdict>> waiting_;
+  Counter* labelled_ = nullptr;
+  Counter* already_stored_ = nullptr;
+  Database database_;
+  Database::Statement insert_;
+  Database::Statement fill_in_;
+  std::vector<Batch<Verdict>> waiting_;  ///< not in the database yet
   std::size_t waiting_rows_ = 0;
-  std::uint64_t new_rows_ = 0;  ///< of the open transaction
-  std::uint64_t old_rows_ = 0;  ///< those that were there already
-  std::optional<Timestamp> first_waits_since_;
+  std::optional<Timestamp> waiting_since_;
 };
 
 }  // namespace millrace

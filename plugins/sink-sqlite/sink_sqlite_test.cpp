@@ -1,180 +1,293 @@
 #include "sink_sqlite.h"
 
-#include <filesystem>
 #include <fstream>
+#include <limits>
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <sqlite3.h>
-#include <unistd.h>
+#include <sys/wait.h>
 
-#include "millrace/testing.h"
+#include "sqlite_fixture.h"
 
 namespace millrace {
 namespace {
 
-namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
-Verdict verdict(std::uint8_t id, std::string_view label) {
-  Verdict v;
-  v.session.id[0] = id;
-  v.session.key.protocol = 17;
-  v.session.packets = id;
-  v.label = label;
-  v.model = label.empty() ? "" : "m";
-  return v;
-}
-
-class SinkSqliteTest : public ::testing::Test {
- protected:
-  SinkSqliteTest()
-      : folder_(fs::temp_directory_path() /
-                ("sink-sqlite-" + std::to_string(::getpid()) + "-" +
-                 ::testing::UnitTest::GetInstance()->current_test_info()->name())) {
-    fs::create_directories(folder_);
-    options_.path = folder_ / "s.db";
-  }
-  ~SinkSqliteTest() override { fs::remove_all(folder_); }
-  SinkSqliteTest(const SinkSqliteTest&) = delete;
-  SinkSqliteTest& operator=(const SinkSqliteTest&) = delete;
-
-  /// What a second, real connection reads.
-  std::string query(const std::string& sql) const {
-    sqlite3* raw = nullptr;
-    sqlite3_open(options_.path.c_str(), &raw);
-    const std::unique_ptr<sqlite3, int (*)(sqlite3*)> database(raw, &sqlite3_close);
-    std::string rows;
-    sqlite3_exec(
-        raw, sql.c_str(),
-        [](void* to, int columns, char** values, char**) {
-          for (int i = 0; i < columns; ++i) {
-            *static_cast<std::string*>(to) +=
-                std::string(values[i] != nullptr ? values[i] : "NULL") + ";";
-          }
-          return 0;
-        },
-        &rows, nullptr);
-    return rows;
-  }
-
-  void store(std::vector<Verdict> verdicts) {
-    testing::TestContext context;
-    SinkSqlite sink(options_);
-    sink.open(context);
-    Batch<Verdict> batch(std::move(verdicts));
-    sink.write(batch);
-    sink.flush();
-    sink.close();
-    already_ = context.counter("already-stored").value();
-  }
-
-  fs::path folder_;
-  SqliteOptions options_;
-  std::uint64_t already_ = 0;
-};
-
-TEST_F(SinkSqliteTest, StoringTwiceAddsNothing) {
-  store({verdict(1, "a"), verdict(2, "b")});
-  store({verdict(1, "c"), verdict(2, "b")});
-  EXPECT_EQ(query("SELECT substr(session,1,2), label, packets FROM sessions ORDER BY 1"),
-            "01;a;1;02;b;2;");
-  EXPECT_EQ(already_, 2U);
-}
-
-TEST_F(SinkSqliteTest, LaterLabelFillsAnEmptyOne) {
-  store({verdict(1, "")});
-  store({verdict(1, "a")});
-  store({verdict(1, "")});
-  EXPECT_EQ(query("SELECT label, model FROM sessions"), "a;m;");
+TEST_F(SinkSqliteTest, RowHoldsEveryField) {
+  Verdict v = verdict(0xAB, "a 'quoted' label");
+  v.session.key.family = 6;
+  v.session.key.low[15] = 1;
+  v.session.key.high[15] = 2;
+  v.session.key.low_port = 80;
+  v.session.key.high_port = 65535;
+  v.session.src_is_low = false;
+  v.session.due = Due::timeout;
+  v.session.packets = 3;
+  v.session.bytes = 5'000'000'000;
+  v.session.payload_bytes = 4'000'000'000;
+  v.session.first_seen = Timestamp(std::chrono::nanoseconds(1462356672123456789));
+  v.session.last_seen = Timestamp(std::chrono::nanoseconds(1462356673123456789));
+  run({v});
+  EXPECT_EQ(query("SELECT * FROM sessions"),
+            "ab000000000000000000000000000000;udp;::2;65535;::1;80;1462356672123456789;"
+            "1462356673123456789;3;5000000000;4000000000;timeout;a 'quoted' label;0.5;m;7;");
+  EXPECT_EQ(query("SELECT first_seen, last_seen, confidence FROM sessions_readable"),
+            "2016-05-04 10:11:12;2016-05-04 10:11:13;0.5;");
+  EXPECT_EQ(query("SELECT DISTINCT typeof(first_seen), typeof(src_port), typeof(session) FROM "
+                  "sessions"),
+            "integer;integer;text;");
 }
 
 TEST_F(SinkSqliteTest, SchemaIsWalWithVersionAndIndexes) {
-  store({verdict(1, "a")});
+  run({verdict(1, "a")});
   EXPECT_EQ(query("PRAGMA user_version"), "1;");
   EXPECT_EQ(query("PRAGMA journal_mode"), "wal;");
   EXPECT_EQ(query("SELECT name FROM sqlite_master WHERE type='index' AND name LIKE 'sessions_%' "
                   "ORDER BY 1"),
             "sessions_by_label;sessions_by_time;");
-  EXPECT_EQ(query("SELECT first_seen FROM sessions_readable"), "1970-01-01 00:00:00;");
+  EXPECT_EQ(query("PRAGMA integrity_check"), "ok;");
+}
+
+TEST_F(SinkSqliteTest, IndexesServeTheQueriesTheyAreFor) {
+  run({verdict(1, "a")});
+  EXPECT_THAT(query("EXPLAIN QUERY PLAN SELECT * FROM sessions WHERE first_seen > 5"),
+              HasSubstr("sessions_by_time"));
+  EXPECT_THAT(query("EXPLAIN QUERY PLAN SELECT * FROM sessions WHERE label = 'a'"),
+              HasSubstr("sessions_by_label"));
+}
+
+TEST_F(SinkSqliteTest, StoringTwiceAddsNothing) {
+  run({verdict(1, "a"), verdict(2, "b")});
+  run({verdict(1, "c"), verdict(2, "b")});
+  EXPECT_EQ(query("SELECT substr(session,1,2), label, packets FROM sessions ORDER BY 1"),
+            "01;a;1;02;b;2;");
+  EXPECT_EQ(count("stored"), 2U);
+  EXPECT_EQ(count("already-stored"), 2U);
+  EXPECT_EQ(count("labelled"), 0U);
+}
+
+TEST_F(SinkSqliteTest, SessionTwiceInOneTransactionIsOneRow) {
+  run({verdict(1, "a"), verdict(1, "a")});
+  EXPECT_EQ(query("SELECT count(*) FROM sessions"), "1;");
+  EXPECT_EQ(count("stored"), 1U);
+  EXPECT_EQ(count("already-stored"), 1U);
+}
+
+TEST_F(SinkSqliteTest, LaterLabelFillsAnEmptyOne) {
+  run({verdict(1, "")});
+  EXPECT_EQ(query("SELECT label, confidence, model FROM sessions"), ";0.0;;");
+  run({verdict(1, "a")});
+  EXPECT_EQ(count("labelled"), 1U);
+  run({verdict(1, "")});
+  EXPECT_EQ(count("already-stored"), 1U);
+  EXPECT_EQ(query("SELECT label, confidence, model, model_version FROM sessions"), "a;0.5;m;7;");
+}
+
+TEST_F(SinkSqliteTest, ConfidenceThatIsNoNumberIsNull) {
+  Verdict v = verdict(1, "a");
+  v.confidence = std::numeric_limits<float>::quiet_NaN();
+  run({v});
+  EXPECT_EQ(query("SELECT confidence FROM sessions"), "NULL;");
 }
 
 TEST_F(SinkSqliteTest, ReceiptIsResolvedAfterCommit) {
   options_.batch = 3;
-  testing::TestContext context;
   SinkSqlite sink(options_);
-  sink.open(context);
-  testing::WatchedReceipt watched;
-  Batch<Verdict> first({verdict(1, "a"), verdict(2, "a")});
-  first.receipt = watched.make();
-  sink.write(first);
-  EXPECT_EQ(watched.pending(), 1);
+  sink.open(context_);
+  Batch<Verdict> first = batch_of({verdict(1, "a"), verdict(2, "a")});
+  give(sink, first);
+  EXPECT_EQ(receipts_.pending(), 1);
   EXPECT_EQ(query("SELECT count(*) FROM sessions"), "0;");
-  Batch<Verdict> second({verdict(3, "a")});
-  sink.write(second);
-  EXPECT_EQ(watched.done(), 1);
+  Batch<Verdict> second = batch_of({verdict(3, "a")});
+  give(sink, second);
+  EXPECT_EQ(receipts_.done(), 2);
   EXPECT_EQ(query("SELECT count(*) FROM sessions"), "3;");
 }
 
 TEST_F(SinkSqliteTest, HeartbeatCommitsAfterMaxWait) {
-  testing::TestContext context;
   SinkSqlite sink(options_);
-  sink.open(context);
-  Batch<Verdict> batch({verdict(1, "a")});
-  sink.write(batch);
+  sink.open(context_);
+  Batch<Verdict> batch = batch_of({verdict(1, "a")});
+  give(sink, batch);
+  Batch<Verdict> tick;
+  context_.manual_clock.advance(options_.max_wait - Duration(1));
+  sink.write(tick);
+  EXPECT_EQ(receipts_.pending(), 1);
+  EXPECT_EQ(query("SELECT count(*) FROM sessions"), "0;");
+  context_.manual_clock.advance(Duration(1));
+  sink.write(tick);
+  EXPECT_EQ(receipts_.done(), 1);
+  EXPECT_EQ(query("SELECT count(*) FROM sessions"), "1;");
+}
+
+TEST_F(SinkSqliteTest, ClockThatIsSetBackDoesNotHoldRowsUp) {
+  SinkSqlite sink(options_);
+  sink.open(context_);
+  Batch<Verdict> batch = batch_of({verdict(1, "a")});
+  give(sink, batch);
+  context_.manual_clock.advance(-std::chrono::hours(1));
   Batch<Verdict> tick;
   sink.write(tick);
-  EXPECT_EQ(query("SELECT count(*) FROM sessions"), "0;");
-  context.manual_clock.advance(options_.max_wait);
-  sink.write(tick);
+  EXPECT_EQ(receipts_.done(), 1);
+}
+
+TEST_F(SinkSqliteTest, NoWaitMakesATransactionOfEveryBatch) {
+  options_.max_wait = Duration(0);
+  SinkSqlite sink(options_);
+  sink.open(context_);
+  Batch<Verdict> batch = batch_of({verdict(1, "a")});
+  give(sink, batch);
   EXPECT_EQ(query("SELECT count(*) FROM sessions"), "1;");
+}
+
+TEST_F(SinkSqliteTest, WaitingRowsLockNobodyOut) {
+  SinkSqlite sink(options_);
+  sink.open(context_);
+  Batch<Verdict> batch = batch_of({verdict(1, "a")});
+  give(sink, batch);
+  EXPECT_EQ(query("BEGIN IMMEDIATE; COMMIT"), "");
 }
 
 TEST_F(SinkSqliteTest, LockedDatabaseIsTransientAndLosesNothing) {
   options_.busy_timeout = Duration(0);
-  testing::TestContext context;
+  options_.batch = 2;
   SinkSqlite sink(options_);
-  sink.open(context);
-  sqlite3* other = nullptr;
-  sqlite3_open(options_.path.c_str(), &other);
-  sqlite3_exec(other, "BEGIN IMMEDIATE", nullptr, nullptr, nullptr);
-  testing::WatchedReceipt watched;
-  Batch<Verdict> batch({verdict(1, "a")});
-  batch.receipt = watched.make();
-  EXPECT_THROW(sink.write(batch), Transient);
-  EXPECT_EQ(batch.items.size(), 1U);
-  sqlite3_exec(other, "ROLLBACK", nullptr, nullptr, nullptr);
-  sqlite3_close(other);
-  sink.write(batch);
-  sink.flush();
-  EXPECT_EQ(watched.done(), 1);
-  EXPECT_EQ(query("SELECT count(*) FROM sessions"), "1;");
+  sink.open(context_);
+  Batch<Verdict> first = batch_of({verdict(1, "a")});
+  give(sink, first);
+  Other other(options_.path);
+  ASSERT_EQ(other.query("BEGIN IMMEDIATE"), "");
+  Batch<Verdict> second = batch_of({verdict(2, "a")});
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    try {
+      sink.write(second);
+      FAIL() << "the database is locked";
+    } catch (const Transient& error) {
+      EXPECT_THAT(error.what(), AllOf(HasSubstr(options_.path), HasSubstr("locked")));
+    }
+    EXPECT_THROW(sink.flush(), Transient);
+  }
+  EXPECT_EQ(second.items.size(), 1U);
+  EXPECT_TRUE(second.receipt);
+  EXPECT_EQ(receipts_.pending(), 2);
+  ASSERT_EQ(other.query("ROLLBACK"), "");
+  give(sink, second);
+  EXPECT_EQ(receipts_.done(), 2);
+  EXPECT_EQ(query("SELECT count(*) FROM sessions"), "2;");
+  EXPECT_EQ(count("stored"), 2U);
+  EXPECT_EQ(count("already-stored"), 0U);
+}
+
+/// While it lives, connections that are opened have room for a few pages only, which is what a full
+/// disk is to SQLite.
+class FullDisk {
+ public:
+  FullDisk() { sqlite3_auto_extension(entry()); }
+  FullDisk(const FullDisk&) = delete;
+  FullDisk& operator=(const FullDisk&) = delete;
+  ~FullDisk() { sqlite3_cancel_auto_extension(entry()); }
+  /// Of the connection opened last.
+  static void make_room() {
+    sqlite3_exec(limited, "PRAGMA max_page_count = 100000", nullptr, nullptr, nullptr);
+  }
+
+ private:
+  using Entry = void (*)();
+  static int limit(sqlite3* connection, char** /*message*/, const void* /*routines*/) {
+    limited = connection;
+    return sqlite3_exec(connection, "PRAGMA max_page_count = 8", nullptr, nullptr, nullptr);
+  }
+  static Entry entry() { return reinterpret_cast<Entry>(&limit); }
+  static inline sqlite3* limited = nullptr;
+};
+
+TEST_F(SinkSqliteTest, FullDiskIsTransientAndLosesNothing) {
+  std::vector<Verdict> rows;
+  for (int i = 0; i < 500; ++i) {
+    rows.push_back(verdict(static_cast<std::uint8_t>(i % 250), "a"));
+    rows.back().session.id[1] = static_cast<std::uint8_t>(i / 250);
+  }
+  options_.batch = 500;
+  const FullDisk disk;
+  SinkSqlite sink(options_);
+  sink.open(context_);
+  Batch<Verdict> batch = batch_of(rows);
+  try {
+    sink.write(batch);
+    FAIL() << "the disk is full";
+  } catch (const Transient& error) {
+    EXPECT_THAT(error.what(), HasSubstr("full"));
+  }
+  EXPECT_EQ(batch.items.size(), 500U);
+  EXPECT_EQ(receipts_.pending(), 1);
+  FullDisk::make_room();
+  give(sink, batch);
+  EXPECT_EQ(receipts_.done(), 1);
+  EXPECT_EQ(count("stored"), 500U);
+  sink.close();
+  EXPECT_EQ(query("SELECT count(*) FROM sessions"), "500;");
+}
+
+TEST_F(SinkSqliteTest, DamagedDatabaseIsFatal) {
+  run({verdict(1, "a")});
+  {
+    std::fstream file(options_.path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(4096);
+    file << std::string(4096, '\xFF');
+  }
+  options_.batch = 1;
+  SinkSqlite sink(options_);
+  sink.open(context_);
+  Batch<Verdict> batch = batch_of({verdict(2, "a")});
+  std::string message;
+  try {
+    sink.write(batch);
+  } catch (const Transient&) {
+    message = "transient";
+  } catch (const std::runtime_error& error) {
+    message = error.what();
+  }
+  EXPECT_THAT(message, AllOf(HasSubstr(options_.path), HasSubstr("malformed")));
+  EXPECT_EQ(receipts_.pending(), 1);
 }
 
 TEST_F(SinkSqliteTest, WhatIsNotCommittedFails) {
-  testing::WatchedReceipt watched;
   {
-    testing::TestContext context;
     SinkSqlite sink(options_);
-    sink.open(context);
-    Batch<Verdict> batch({verdict(1, "a")});
-    batch.receipt = watched.make();
-    sink.write(batch);
+    sink.open(context_);
+    Batch<Verdict> batch = batch_of({verdict(1, "a")});
+    give(sink, batch);
     sink.close();
   }
-  EXPECT_EQ(watched.failed(), 1);
+  EXPECT_EQ(receipts_.failed(), 1);
+  EXPECT_EQ(query("SELECT count(*) FROM sessions"), "0;");
 }
 
-TEST_F(SinkSqliteTest, OtherFilesAreLeftAlone) {
-  testing::TestContext context;
-  std::ofstream(options_.path)
-      << "this is no database, but a text that is long enough to be looked at";
-  EXPECT_THROW(SinkSqlite(options_).open(context), ConfigError);
-  fs::remove(options_.path);
-  query("CREATE TABLE mine (x)");
-  EXPECT_THROW(SinkSqlite(options_).open(context), ConfigError);
-  EXPECT_EQ(query("SELECT name FROM sqlite_master"), "mine;");
-  options_.path = folder_ / "missing" / "s.db";
-  EXPECT_THROW(SinkSqlite(options_).open(context), ConfigError);
+TEST_F(SinkSqliteTest, AcknowledgedRowsSurviveACrash) {
+  options_.batch = 2;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    SinkSqlite sink(options_);
+    sink.open(context_);
+    Batch<Verdict> batch = batch_of({verdict(1, "a"), verdict(2, "a")});
+    give(sink, batch);
+    Batch<Verdict> late = batch_of({verdict(3, "a")});
+    give(sink, late);
+    ::_exit(receipts_.done() == 1 && receipts_.pending() == 1 ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_EQ(status, 0);
+  EXPECT_EQ(query("SELECT substr(session,1,2) FROM sessions ORDER BY 1"), "01;02;");
+  run({verdict(2, "a"), verdict(3, "a")});
+  EXPECT_EQ(query("SELECT count(*) FROM sessions"), "3;");
+}
+
+TEST_F(SinkSqliteTest, CloseLeavesOneFile) {
+  run({verdict(1, "a")});
+  EXPECT_TRUE(fs::exists(options_.path));
+  EXPECT_FALSE(fs::exists(options_.path + "-wal"));
+  EXPECT_FALSE(fs::exists(options_.path + "-shm"));
 }
 
 }  // namespace
