@@ -43,10 +43,11 @@ class Model {
 /// The part of the plugin that is linked with libtorch exports this function under the name
 /// `millrace_torch_backend`.
 struct TorchBackend {
-  /// Throws ModelError. `threads` is libtorch's number of threads for one operation, for the whole
-  /// process.
-  std::shared_ptr<Model> (*load)(const std::filesystem::path& file, const TensorSpec& input,
-                                 int threads);
+  /// Sets libtorch's and the BLAS library's number of threads for one operation, for the whole
+  /// process: the first call decides. Returns the number in force. Call it before `load`.
+  int (*use_threads)(int threads);
+  /// Throws ModelError. Every call reads the file anew, so instances share no memory.
+  std::shared_ptr<Model> (*load)(const std::filesystem::path& file, const TensorSpec& input);
 };
 
 /// Loads the backend beside the plugin, once. Throws std::runtime_error naming the file.

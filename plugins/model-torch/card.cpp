@@ -39,7 +39,7 @@ class CardReader {
     labels(root, card);
     if (auto value = number(root, "min_confidence", false)) {
       card.min_confidence = *value;
-      if (*value < 0 || *value > 1)
+      if (!(*value >= 0 && *value <= 1))
         wrong(root["min_confidence"], "'min_confidence' is a probability, 0 to 1");
     }
     if (const toml::table* input = root["input"].as_table()) {
@@ -53,10 +53,11 @@ class CardReader {
   }
 
  private:
+  static constexpr std::int64_t kMostBytes = 1 << 20;
+
   void read_input(const toml::table& input, Card& card) {
     know(input, "[input]",
          {"bytes", "layer", "dtype", "scale", "shape", "padding", "min_payload", "fragments"});
-    constexpr std::int64_t kMostBytes = 1 << 20;
     card.features.bytes =
         static_cast<std::uint32_t>(whole(input, "bytes", 1, kMostBytes, std::nullopt));
     card.features.padding = static_cast<std::uint8_t>(whole(input, "padding", 0, 255, 0));
@@ -69,7 +70,14 @@ class CardReader {
       if (!fragments->is_boolean()) wrong(*fragments, "'fragments' is true or false");
       card.features.fragments = fragments->value_or(true);
     }
-    if (auto scale = number(input, "scale", false)) card.tensor.scale = static_cast<float>(*scale);
+    if (auto scale = number(input, "scale", false)) {
+      card.tensor.scale = static_cast<float>(*scale);
+      if (!std::isfinite(card.tensor.scale) || card.tensor.scale == 0) {
+        wrong(input["scale"], "'scale' is a finite number other than 0");
+      } else if (!card.tensor.floating && *scale != 1) {
+        wrong(input["scale"], "'scale' is only for the dtype float32");
+      }
+    }
     shape(input, card);
   }
 
@@ -83,9 +91,11 @@ class CardReader {
     }
     std::int64_t product = 1;
     for (const toml::node& size : *list) {
-      card.tensor.shape.push_back(size.value_or<std::int64_t>(0));
+      card.tensor.shape.push_back(size.value_exact<std::int64_t>().value_or(0));
       if (card.tensor.shape.back() < 1)
         return wrong(size, "a dimension is an integer of at least 1");
+      if (card.tensor.shape.back() > kMostBytes / product)
+        return wrong(*list, fmt::format("'shape' has more than {} elements", kMostBytes));
       product *= card.tensor.shape.back();
     }
     if (product != card.features.bytes && card.features.bytes != 0) {
@@ -143,12 +153,12 @@ class CardReader {
     const toml::node* node = table.get(key);
     if (node == nullptr) {
       if (!otherwise) wrong(table, fmt::format("'{}' is missing", key));
-      return otherwise.value_or(low);
+      return otherwise.value_or(0);
     }
     const auto value = node->value_exact<std::int64_t>();
     if (!value || *value < low || *value > high) {
       wrong(*node, fmt::format("'{}' is an integer from {} to {}", key, low, high));
-      return low;
+      return 0;
     }
     return *value;
   }

@@ -11,9 +11,13 @@ namespace {
 
 constexpr std::string_view kUnknown = "unknown";
 
-std::filesystem::path card_path(const TorchOptions& options, std::filesystem::path model) {
-  return options.card.empty() ? model.replace_extension(".toml")
-                              : std::filesystem::path(options.card);
+/// The card that lies beside a model.
+std::filesystem::path card_of(std::filesystem::path model) {
+  return model.replace_extension(".toml");
+}
+
+std::string_view name_of(Layer layer) {
+  return layer == Layer::l2 ? "l2" : layer == Layer::l4 ? "l4" : "l7";
 }
 
 }  // namespace
@@ -25,16 +29,20 @@ struct ModelTorch::Storage {
 };
 
 void check_torch_options(const TorchOptions& options, Findings& findings) {
-  // A model that is not in the working folder is looked for in the installation at the start.
+  // What is not in the working folder is looked for in the installation at the start.
   std::error_code error;
   const std::filesystem::path model(options.model);
-  if (!std::filesystem::exists(model, error)) {
-    if (model.is_absolute())
-      findings.add("model", fmt::format("there is no file '{}'", options.model));
-    return;
+  const bool model_here = std::filesystem::exists(model, error);
+  if (!model_here && model.is_absolute()) {
+    findings.add("model", fmt::format("there is no file '{}'", options.model));
   }
+  const std::filesystem::path card(options.card);
+  const bool card_here = options.card.empty()
+                             ? model_here
+                             : card.is_absolute() || std::filesystem::exists(card, error);
+  if (!card_here) return;
   try {
-    (void)read_card(card_path(options, model));
+    (void)read_card(options.card.empty() ? card_of(model) : card);
   } catch (const std::exception& problem) {
     findings.add(options.card.empty() ? "model" : "card", problem.what());
   }
@@ -46,8 +54,7 @@ void ModelTorch::open(Context& context) {
   load(context);
   min_confidence_ = options_.min_confidence.value_or(card_->min_confidence);
   rows_.reserve(static_cast<std::size_t>(options_.batch) * card_->features.bytes);
-  try_out(1);
-  try_out(options_.batch);
+  try_out();
 }
 
 void ModelTorch::load(Context& context) {
@@ -60,12 +67,20 @@ void ModelTorch::load(Context& context) {
                                   options_.model));
   }
   try {
-    card_ = std::make_shared<const Card>(read_card(card_path(options_, file)));
+    card_ = std::make_shared<const Card>(
+        read_card(options_.card.empty() ? card_of(file) : context.find_file(options_.card)));
   } catch (const std::exception& problem) {
     throw ConfigError(options_.card.empty() ? "model" : "card", problem.what());
   }
+  const TorchBackend& backend = torch_backend();
+  const int threads = backend.use_threads(static_cast<int>(options_.threads));
+  if (threads != static_cast<int>(options_.threads)) {
+    throw ConfigError("threads", fmt::format("libtorch's threads are one number for the whole "
+                                             "process, and another stage has set it to {}",
+                                             threads));
+  }
   try {
-    model_ = torch_backend().load(file, card_->tensor, static_cast<int>(options_.threads));
+    model_ = backend.load(file, card_->tensor);
   } catch (const ModelError& problem) {
     throw ConfigError("model",
                       fmt::format("'{}' cannot be loaded: {}", file.string(), problem.what()));
@@ -73,7 +88,8 @@ void ModelTorch::load(Context& context) {
 }
 
 /// A run with zeros: everything that does not fit shows before the first packet.
-void ModelTorch::try_out(std::size_t rows) {
+void ModelTorch::try_out() {
+  const std::size_t rows = options_.batch;
   const std::vector<std::uint8_t> zeros(rows * card_->features.bytes);
   std::size_t classes = 0;
   try {
@@ -83,8 +99,8 @@ void ModelTorch::try_out(std::size_t rows) {
     for (const std::int64_t size : card_->tensor.shape) shape += fmt::format(", {}", size);
     throw ConfigError(
         "model",
-        fmt::format("'{}' does not take what its card says ({} [{}{}]): {}", options_.model,
-                    card_->tensor.floating ? "float32" : "uint8", rows, shape, problem.what()));
+        fmt::format("'{}' does not take what its card says ({} [sessions{}]): {}", options_.model,
+                    card_->tensor.floating ? "float32" : "uint8", shape, problem.what()));
   }
   if (classes != card_->labels.size()) {
     throw ConfigError("model", fmt::format("'{}' gives {} classes, but its card names {} labels",
@@ -104,17 +120,19 @@ void ModelTorch::process(Batch<Session>& in, Output<Verdict>& out) {
   for (std::size_t i = 0; i < in.items.size(); ++i) {
     const Session& session = in.items[i];
     if (session.layer > card_->features.layer) {
-      throw std::runtime_error(
-          "the sessions hold too little of their packets for this model: set the splitter's "
-          "option 'keep' to the layer that the model's card names");
+      throw std::runtime_error(fmt::format(
+          "the sessions hold their packets from {} on, and the model '{}' needs them from {} on: "
+          "set the splitter's option keep = \"{}\"",
+          name_of(session.layer), card_->name, name_of(card_->features.layer),
+          name_of(card_->features.layer)));
     }
     Verdict& verdict = verdicts.items[i];
     verdict.session = session.info;
     verdict.model = card_->name;
     verdict.model_version = card_->version;
     verdict.label = kUnknown;
-    verdict.class_names = card_->labels;
     if (options_.probabilities) {
+      verdict.class_names = card_->labels;
       verdict.probabilities =
           std::span(storage->probabilities).subspan(i * card_->labels.size(), card_->labels.size());
     }
@@ -129,13 +147,15 @@ void ModelTorch::process(Batch<Session>& in, Output<Verdict>& out) {
   }
   if (!row_verdicts_.empty()) infer(verdicts, *storage);
   verdicts.watermark = in.watermark;
+  verdicts.storage_bytes = storage->probabilities.size() * sizeof(float);
   verdicts.storage = std::move(storage);
-  verdicts.storage_bytes = verdicts.items.size() * card_->labels.size() * sizeof(float);
   out.push(std::move(verdicts));
 }
 
 void ModelTorch::infer(Batch<Verdict>& verdicts, Storage& storage) {
-  const std::size_t classes = model_->run(rows_, row_verdicts_.size(), logits_);
+  // Always as many rows: libtorch chooses its way by their number, and the last bits with it.
+  rows_.resize(options_.batch * card_->features.bytes);
+  const std::size_t classes = model_->run(rows_, options_.batch, logits_);
   for (std::size_t row = 0; row < row_verdicts_.size(); ++row) {
     const std::size_t i = row_verdicts_[row];
     Verdict& verdict = verdicts.items[i];
@@ -181,20 +201,21 @@ MILLRACE_PLUGIN(
         "model-torch", "Labels sessions with a TorchScript model, through libtorch",
         option<&TorchOptions::model>(
             "model",
-            "the TorchScript file; looked for in the working folder, then in the "
-            "installation's data folder")
+            "the TorchScript file, with its card (the same name with .toml) beside it; looked for "
+            "in the working folder, then in the installation's data folder")
             .required(),
         option<&TorchOptions::card>(
-            "card", "the model's card; if not given, the file beside the model with .toml"),
+            "card", "another card than the one beside the model; looked for like the model"),
         option<&TorchOptions::batch>("batch",
-                                     "sessions that the model is asked about at once at most")
+                                     "sessions that the model is asked about at once at most; "
+                                     "more than 64 gains nothing with small models")
             .between(1, 4096),
         option<&TorchOptions::max_wait>("max_wait", "how long sessions wait for a batch to fill")
             .between(Duration(0), std::chrono::minutes(1)),
         option<&TorchOptions::threads>(
             "threads",
-            "libtorch's threads for one operation, in the whole process; several "
-            "workers with one thread each are faster")
+            "libtorch's and OpenBLAS' threads for one operation, one number for the whole process; "
+            "several workers with one thread each are faster")
             .between(1, 256),
         option<&TorchOptions::min_confidence>(
             "min_confidence",

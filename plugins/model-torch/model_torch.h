@@ -38,7 +38,7 @@ class ModelTorch final : public Transform<Session, Verdict> {
   struct Storage;
 
   void load(Context& context);
-  void try_out(std::size_t rows);
+  void try_out();
   /// Runs the model over the rows that wait and fills the verdicts they belong to.
   void infer(Batch<Verdict>& verdicts, Storage& storage);
   void judge(Verdict& verdict, std::span<const float> logits);

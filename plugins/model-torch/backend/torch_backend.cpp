@@ -6,13 +6,23 @@
 
 #include "backend.h"
 
+/// libtorch leaves OpenBLAS' own threads alone; null where the BLAS library is another one.
+extern "C" void openblas_set_num_threads(int threads) __attribute__((weak));
+
 namespace millrace {
 
 namespace {
 
-/// libtorch's messages go on with stack traces.
+/// libtorch's messages go on with stack traces. That of a TorchScript model that fails begins with
+/// one, and its last line is the error.
 std::string first_line(const char* message) {
   std::string_view text(message);
+  if (text.find("TorchScript") != std::string_view::npos) {
+    for (const std::string_view kind : {"RuntimeError: ", "torch.jit.Error: "}) {
+      const std::size_t at = text.rfind(kind);
+      if (at != std::string_view::npos) text.remove_prefix(at + kind.size());
+    }
+  }
   while (!text.empty() && (text.front() == '\n' || text.front() == ' ')) text.remove_prefix(1);
   text = text.substr(0, text.find('\n'));
   constexpr std::size_t kMost = 300;
@@ -34,6 +44,9 @@ class TorchModel final : public Model {
 
   std::size_t run(std::span<const std::uint8_t> bytes, std::size_t rows,
                   std::vector<float>& output) override {
+    // The number of OpenMP threads belongs to the calling thread.
+    thread_local const bool threads_set = (at::init_num_threads(), true);
+    (void)threads_set;
     const c10::InferenceMode inference;
     try {
       std::vector<std::int64_t> shape = {static_cast<std::int64_t>(rows)};
@@ -43,7 +56,11 @@ class TorchModel final : public Model {
       if (input_.floating) tensor = tensor.to(at::kFloat).mul_(input_.scale);
       const c10::IValue result = module_.forward({tensor});
       if (!result.isTensor()) throw ModelError("the model does not give a tensor");
-      const at::Tensor logits = result.toTensor().to(at::kFloat).contiguous();
+      if (result.toTensor().scalar_type() != at::kFloat) {
+        throw ModelError(std::string("the model gives numbers of the type ") +
+                         c10::toString(result.toTensor().scalar_type()) + "; expected Float");
+      }
+      const at::Tensor logits = result.toTensor().contiguous();
       if (logits.dim() != 2 || logits.size(0) != static_cast<std::int64_t>(rows)) {
         throw ModelError("the model gives a tensor of shape " + shape_text(logits) + " for " +
                          std::to_string(rows) + " sessions; expected [sessions, classes]");
@@ -70,15 +87,20 @@ class TorchModel final : public Model {
   TensorSpec input_;
 };
 
-std::shared_ptr<Model> load(const std::filesystem::path& file, const TensorSpec& input,
-                            int threads) {
-  keep_memory();
-  at::set_num_threads(threads);
-  // oneDNN chooses its way by the number of rows, and the last bits of a row's result with it.
-  // Without it they do not depend on the batch; large batches cost more.
-  at::globalContext().setUserEnabledMkldnn(false);
-  // The profiling executor would compile the graph anew during the first batches.
-  torch::jit::getProfilingMode() = false;
+int use_threads(int threads) {
+  static const int in_force = [threads] {
+    keep_memory();
+    // The profiling executor would compile the graph anew during the first batches.
+    torch::jit::getProfilingMode() = false;
+    at::set_num_threads(threads);
+    at::set_num_interop_threads(1);
+    if (openblas_set_num_threads != nullptr) openblas_set_num_threads(threads);
+    return threads;
+  }();
+  return in_force;
+}
+
+std::shared_ptr<Model> load(const std::filesystem::path& file, const TensorSpec& input) {
   const c10::InferenceMode inference;
   try {
     torch::jit::Module module = torch::jit::load(file.string(), at::kCPU);
@@ -99,4 +121,4 @@ std::shared_ptr<Model> load(const std::filesystem::path& file, const TensorSpec&
 }  // namespace millrace
 
 extern "C" MILLRACE_EXPORT const millrace::TorchBackend millrace_torch_backend;
-const millrace::TorchBackend millrace_torch_backend = {&millrace::load};
+const millrace::TorchBackend millrace_torch_backend = {&millrace::use_threads, &millrace::load};
