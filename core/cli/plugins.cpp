@@ -7,20 +7,12 @@
 
 #include "cli/arguments.h"
 #include "cli/commands.h"
+#include "graph/plan.h"
 #include "run/pipeline.h"
 
 namespace millrace::host {
 
 namespace {
-
-std::string_view kind_name(StageKind kind) {
-  static constexpr std::string_view kNames[] = {"source", "transform", "sink"};
-  return kNames[static_cast<std::size_t>(kind)];
-}
-
-std::string_view short_name(const ItemType& type) {
-  return type.name.substr(type.name.rfind('.') + 1);
-}
 
 std::string takes(const StageDescriptor& stage) {
   if (stage.input == nullptr) return {};

@@ -48,10 +48,13 @@ void tell(const Report& report, const std::string& file, Logger& logger) {
 int run_command(const std::vector<std::string>& arguments) {
   po::options_description options("millrace run FILE");
   po::options_description running("Running");
-  running.add_options()                                                                //
-      ("help,h", "show this")                                                          //
-      ("drain", po::value<std::string>()->default_value("30s"),                        //
-       "how long an end by SIGINT or SIGTERM may take to finish what is under way")    //
+  running.add_options()                                                              //
+      ("help,h", "show this")                                                        //
+      ("drain", po::value<std::string>()->default_value("30s"),                      //
+       "how long an end by SIGINT or SIGTERM may take to finish what is under way")  //
+      ("stages", po::value<std::string>()->value_name("A..B"),                       //
+       "only a part of the pipeline, cut at queue stages: ..QUEUE what feeds it, QUEUE.. what it "
+       "feeds")                                                                        //
       ("log-format", po::value<std::string>()->default_value("text"), "text or json")  //
       ("log-level", po::value<std::string>()->default_value("info"),                   //
        "debug, info, warning or error")                                                //
@@ -78,10 +81,16 @@ int run_command(const std::vector<std::string>& arguments) {
   Report report;
   Registry registry = registry_from(map);
   const PipelineSpec spec = read_pipeline(file, variables_from(map), settings_from(map), report);
-  const Plan plan = make_plan(spec, registry, report);
+  Plan plan = make_plan(spec, registry, report);
   if (!report.empty()) {
     tell(report, file, logger);
     return static_cast<int>(Exit::usage);
+  }
+  if (map.count("stages") != 0) {
+    const auto& part = map["stages"].as<std::string>();
+    if (const auto wrong = cut(plan, part)) {
+      throw UsageError(fmt::format("--stages {}: {}", part, *wrong));
+    }
   }
   Pipeline pipeline(plan, run_options, logger);
   const Exit opened = pipeline.open(report);

@@ -13,8 +13,6 @@ Position Plan::Stage::option_at(const std::string& option) const {
   return entry != nullptr ? entry->value.at : at;
 }
 
-namespace {
-
 std::string_view kind_name(StageKind kind) {
   switch (kind) {
     case StageKind::source:
@@ -23,14 +21,17 @@ std::string_view kind_name(StageKind kind) {
       return "transform";
     case StageKind::sink:
       return "sink";
+    case StageKind::queue:
+      return "queue";
   }
   return "stage";
 }
 
-/// "millrace.Packet" -> "Packet"
 std::string_view short_name(const ItemType& type) {
   return type.name.substr(type.name.rfind('.') + 1);
 }
+
+namespace {
 
 class Planner {
  public:
@@ -60,7 +61,10 @@ class Planner {
     stage.at = from.at;
     stage.entries = from.options;
     stage.descriptor = descriptor(from);
-    if (stage.descriptor != nullptr) check_options(from, stage);
+    if (stage.descriptor != nullptr) {
+      stage.kind = stage.descriptor->kind;
+      check_options(from, stage);
+    }
     return stage;
   }
 
@@ -108,6 +112,9 @@ class Planner {
     if (from.host.workers > 1 && descriptor.kind == StageKind::source) {
       report_.add(from.workers_at, "a source cannot have several workers",
                   "one stage for each input, and 'from' naming them all");
+    }
+    if (from.host.workers > 1 && descriptor.kind == StageKind::queue) {
+      report_.add(from.workers_at, "a queue stage cannot have several workers", "workers = 1");
     }
     if (!descriptor.check) return;
     Findings findings;
@@ -257,16 +264,38 @@ class Planner {
     report_.add(stages_[at].at, fmt::format("the stages run in a circle: {}", circle));
   }
 
+  /// In this order, and every queue stage as two: what is before it gives to the first of them, and
+  /// what is behind it reads from the second.
   std::vector<Plan::Stage> reordered(const std::vector<std::size_t>& order) {
-    std::vector<std::size_t> place(order.size());
-    for (std::size_t i = 0; i < order.size(); ++i) place[order[i]] = i;
+    std::vector<std::size_t> takes(order.size());
+    std::vector<std::size_t> gives(order.size());
+    std::size_t next = 0;
+    for (const std::size_t index : order) {
+      takes[index] = next++;
+      gives[index] = stages_[index].kind == StageKind::queue ? next++ : takes[index];
+    }
     std::vector<Plan::Stage> out;
     for (const std::size_t index : order) {
       Plan::Stage& stage = out.emplace_back(std::move(stages_[index]));
-      for (std::size_t& from : stage.from) from = place[from];
-      for (Plan::Edge& edge : stage.to) edge.to = place[edge.to];
+      for (std::size_t& from : stage.from) from = gives[from];
+      for (Plan::Edge& edge : stage.to) edge.to = takes[edge.to];
+      if (stage.kind == StageKind::queue) split_queue(out);
     }
     return out;
+  }
+
+  static void split_queue(std::vector<Plan::Stage>& stages) {
+    Plan::Stage giving = stages.back();
+    Plan::Stage& taking = stages.back();
+    taking.kind = StageKind::sink;
+    taking.to.clear();
+    giving.kind = StageKind::source;
+    giving.gives_out = true;
+    giving.from.clear();
+    giving.host.queue.reset();
+    taking.name += ".in";
+    giving.name += ".out";
+    stages.push_back(std::move(giving));
   }
 
   const PipelineSpec& spec_;
@@ -277,70 +306,10 @@ class Planner {
   std::vector<std::size_t> read_;
 };
 
-std::string edge_type(const Plan::Stage& from) {
-  return std::string(short_name(*from.descriptor->output));
-}
-
-std::string draw_text(const Plan& plan) {
-  std::string out = fmt::format("{}{}{}\n", plan.name, plan.about.empty() ? "" : ": ", plan.about);
-  for (const Plan::Stage& stage : plan.stages) {
-    out += fmt::format("  {:<16} {:<10} {:<20}", stage.name, kind_name(stage.descriptor->kind),
-                       stage.use);
-    if (stage.host.workers > 1) out += fmt::format(" x{}", stage.host.workers);
-    for (std::size_t i = 0; i < stage.to.size(); ++i) {
-      out += fmt::format("{}{}", i == 0 ? " --" + edge_type(stage) + "--> " : ", ",
-                         plan.stages[stage.to[i].to].name);
-    }
-    while (out.ends_with(' ')) out.pop_back();
-    out += '\n';
-  }
-  return out;
-}
-
-std::string draw_dot(const Plan& plan) {
-  std::string out = "digraph pipeline {\n  rankdir=LR;\n  node [shape=box];\n";
-  for (const Plan::Stage& stage : plan.stages) {
-    out += fmt::format("  \"{}\" [label=\"{}\\n{}\"];\n", stage.name, stage.name, stage.use);
-  }
-  for (const Plan::Stage& stage : plan.stages) {
-    for (const Plan::Edge& edge : stage.to) {
-      out += fmt::format("  \"{}\" -> \"{}\" [label=\"{}\"];\n", stage.name,
-                         plan.stages[edge.to].name, edge_type(stage));
-    }
-  }
-  return out + "}\n";
-}
-
-std::string draw_mermaid(const Plan& plan) {
-  std::string out = "flowchart LR\n";
-  for (const Plan::Stage& stage : plan.stages) {
-    out += fmt::format("  {}[\"{}<br>{}\"]\n", stage.name, stage.name, stage.use);
-  }
-  for (const Plan::Stage& stage : plan.stages) {
-    for (const Plan::Edge& edge : stage.to) {
-      out += fmt::format("  {} -- {} --> {}\n", stage.name, edge_type(stage),
-                         plan.stages[edge.to].name);
-    }
-  }
-  return out;
-}
-
 }  // namespace
 
 Plan make_plan(const PipelineSpec& spec, Registry& registry, Report& report) {
   return Planner(spec, registry, report).plan();
-}
-
-std::string draw(const Plan& plan, GraphFormat format) {
-  switch (format) {
-    case GraphFormat::dot:
-      return draw_dot(plan);
-    case GraphFormat::mermaid:
-      return draw_mermaid(plan);
-    case GraphFormat::text:
-      break;
-  }
-  return draw_text(plan);
 }
 
 }  // namespace millrace::host

@@ -2,7 +2,9 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "millrace/plugin.h"
@@ -12,6 +14,11 @@
 #include "plugin/registry.h"
 
 namespace millrace::host {
+
+/// "source", "transform", ...
+[[nodiscard]] std::string_view kind_name(StageKind kind);
+/// "Packet" for "millrace.Packet".
+[[nodiscard]] std::string_view short_name(const ItemType& type);
 
 /// A checked pipeline: every stage with its descriptor, its options and its edges.
 struct Plan {
@@ -23,6 +30,9 @@ struct Plan {
     std::string name;
     std::string use;
     const StageDescriptor* descriptor = nullptr;
+    /// What it is in the graph: a queue stage has become a sink and a source.
+    StageKind kind = StageKind::source;
+    bool gives_out = false;  ///< the half of a queue that gives items out
     std::shared_ptr<void> options;
     HostOptions host;
     std::vector<std::size_t> from;
@@ -42,6 +52,11 @@ struct Plan {
 /// Looks everything up and checks it; loads only the plugins that the file names. All problems go
 /// to `report`; the plan may be run only if it is empty.
 [[nodiscard]] Plan make_plan(const PipelineSpec& spec, Registry& registry, Report& report);
+
+/// Leaves the stages `text` names: "..q" what feeds the queue stage q and its taking half, "q.."
+/// its giving half and what that feeds, "a..b" from one to the other. What is cut off must be cut
+/// at queues. Returns what is wrong with `text`, or nothing.
+[[nodiscard]] std::optional<std::string> cut(Plan& plan, const std::string& text);
 
 /// `millrace graph`.
 enum class GraphFormat : std::uint8_t { text, dot, mermaid };

@@ -133,7 +133,7 @@ Exit Pipeline::run() {
     }
   }
   for (const auto& runner : runners_) {
-    if (runner->plan().descriptor->kind == StageKind::source) {
+    if (runner->plan().kind == StageKind::source) {
       start(*runner, [](StageRunner& self) { self.run_source(); });
     }
   }
@@ -193,13 +193,13 @@ void Pipeline::show_progress() {
   bool finite = false;
   std::string counts;
   for (const auto& runner : runners_) {
-    if (runner->plan().descriptor->kind == StageKind::source) {
+    if (runner->plan().kind == StageKind::source) {
       sum.done += runner->progress().done;
       sum.total += runner->progress().total;
       finite = finite || runner->progress().total > 0;
     }
     const Account& account = runner->account();
-    const bool sink = runner->plan().descriptor->kind == StageKind::sink;
+    const bool sink = runner->plan().kind == StageKind::sink;
     counts += fmt::format("{}{} {}", counts.empty() ? "" : "  ", runner->plan().name,
                           sink ? account.in.value() : account.out.value());
   }

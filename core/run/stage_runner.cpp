@@ -77,6 +77,12 @@ class StageRunner::HostContext final : public Context {
 
   Counter dropped_items;  ///< by this instance
 
+ protected:
+  std::shared_ptr<void> shared_erased(std::string_view name,
+                                      const std::function<std::shared_ptr<void>()>& make) override {
+    return runner_.state_.shared.get(name, make);
+  }
+
  private:
   StageRunner& runner_;
   SystemClock clock_;
@@ -84,7 +90,10 @@ class StageRunner::HostContext final : public Context {
 
 struct StageRunner::Instance {
   explicit Instance(StageRunner& runner)
-      : context(runner), stage(runner.plan_.descriptor->create(runner.plan_.options.get())) {}
+      : context(runner),
+        stage((runner.plan_.gives_out
+                   ? runner.plan_.descriptor->create_output
+                   : runner.plan_.descriptor->create)(runner.plan_.options.get())) {}
 
   HostContext context;
   std::unique_ptr<Stage> stage;
@@ -163,7 +172,7 @@ void StageRunner::close() noexcept {
 }
 
 void StageRunner::make_queue(bool upstream_has_workers) {
-  if (plan_.descriptor->kind == StageKind::source) return;
+  if (plan_.kind == StageKind::source) return;
   const bool needed = plan_.host.workers > 1 || plan_.host.queue || plan_.from.size() > 1 ||
                       !plan_.host.required || coalesce_.items > 0 || upstream_has_workers;
   if (needed) {
@@ -390,7 +399,7 @@ void StageRunner::flush(Instance& instance, Downstream& out, Timekeeper& keeper)
 /// All input has come: flush, and tell the readers.
 void StageRunner::finish(Timekeeper& keeper) {
   Emitter emitter(*this, keeper);
-  if (plan_.descriptor->kind != StageKind::source) {
+  if (plan_.kind != StageKind::source) {
     for (const auto& instance : instances_) flush(*instance, emitter, keeper);
   }
   for (const Reader& reader : readers_) reader.stage->input_ended(reader.producer, keeper);

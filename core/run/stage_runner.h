@@ -32,6 +32,7 @@ struct RunState {
   std::filesystem::path data_folder;
   std::stop_source stop;  ///< asks the sources to end
   std::atomic<bool> failed{false};
+  SharedObjects shared;
 
   /// Remembers why the pipeline fails; the first cause is told in the end.
   void fail(const std::string& cause) {

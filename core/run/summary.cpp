@@ -82,7 +82,7 @@ std::vector<std::string> imbalances(const std::vector<std::unique_ptr<StageRunne
   for (const auto& stage : stages) {
     const Account& account = stage->account();
     const Plan::Stage& plan = stage->plan();
-    if (plan.descriptor->kind == StageKind::source) continue;
+    if (plan.kind == StageKind::source) continue;
     std::uint64_t given = 0;
     for (const std::size_t from : plan.from) given += stages[from]->account().out.value();
     if (given != account.in.value()) {

@@ -117,6 +117,7 @@ class PlanBuilder {
     stage.name = name;
     stage.use = name;
     stage.descriptor = descriptor.get();
+    stage.kind = kind;
     stage.host = host;
     stage.from = from;
     for (const std::size_t up : from) plan_.stages[up].to.push_back({plan_.stages.size(), nullptr});

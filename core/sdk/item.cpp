@@ -102,7 +102,8 @@ std::string to_rfc3339(Timestamp time) {
   return {text, static_cast<std::size_t>(size)};
 }
 
-SessionId session_id(const FiveTuple& key, Timestamp first_seen, std::uint32_t epoch) {
+SessionId session_id(const FiveTuple& key, Timestamp first_seen, std::uint32_t epoch,
+                     std::string_view agent) {
   // The layout is documented in docs/formats.md and must never change.
   std::array<std::uint8_t, 2 + 16 + 16 + 2 + 2 + 8 + 4> bytes{};
   std::uint8_t* to = bytes.data();
@@ -114,8 +115,16 @@ SessionId session_id(const FiveTuple& key, Timestamp first_seen, std::uint32_t e
   to = put_big_endian(to, key.high_port);
   to = put_big_endian(to, static_cast<std::uint64_t>(first_seen.time_since_epoch().count()));
   put_big_endian(to, epoch);
+  XXH128_hash_t hash{};
+  if (agent.empty()) {
+    hash = XXH3_128bits(bytes.data(), bytes.size());
+  } else {
+    std::string named(bytes.begin(), bytes.end());
+    named += agent;
+    hash = XXH3_128bits(named.data(), named.size());
+  }
   XXH128_canonical_t canonical;
-  XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes.data(), bytes.size()));
+  XXH128_canonicalFromHash(&canonical, hash);
   SessionId id;
   std::copy(std::begin(canonical.digest), std::end(canonical.digest), id.begin());
   return id;
@@ -161,7 +170,13 @@ void ItemTraits<Verdict>::describe(const Verdict& verdict, std::string& json) {
 void ItemTraits<Ticket>::describe(const Ticket& ticket, std::string& json) {
   json::Object object(json);
   object.member("session", to_hex(ticket.id));
+  object.member("protocol", protocol_name(ticket.key.protocol));
+  object.member("low", to_string(ticket.key.low, ticket.key.family));
+  object.member("low_port", ticket.key.low_port);
+  object.member("high", to_string(ticket.key.high, ticket.key.family));
+  object.member("high_port", ticket.key.high_port);
   object.member("epoch", ticket.epoch);
+  object.member("agent", ticket.agent);
   object.member("why", to_string(ticket.why));
 }
 

@@ -1,4 +1,6 @@
 #include <cstring>
+#include <deque>
+#include <string>
 #include <vector>
 
 #include "millrace/session_table.h"
@@ -11,6 +13,7 @@ namespace {
 struct Storage {
   std::vector<std::unique_ptr<std::byte[]>> chunks;
   std::vector<SessionPacket> packets;
+  std::deque<std::string> agents;
 };
 
 }  // namespace
@@ -19,6 +22,7 @@ class SessionBatch::Impl {
  public:
   void add(const Session& session) {
     sessions_.push_back(session);
+    sessions_.back().info.agent = keep(session.info.agent);
     first_packet_.push_back(storage_->packets.size());
     for (const SessionPacket& packet : session.packets) {
       SessionPacket& copy = storage_->packets.emplace_back(packet);
@@ -52,6 +56,15 @@ class SessionBatch::Impl {
 
  private:
   static constexpr std::size_t kChunk = std::size_t{64} * 1024;
+
+  /// Sessions of one agent mostly come together.
+  std::string_view keep(std::string_view agent) {
+    if (agent.empty()) return {};
+    if (storage_->agents.empty() || storage_->agents.back() != agent) {
+      storage_->agents.emplace_back(agent);
+    }
+    return storage_->agents.back();
+  }
 
   std::byte* allocate(std::size_t size) {
     if (size > free_) {

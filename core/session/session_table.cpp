@@ -8,7 +8,9 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "session/fragment_cache.h"
+#include "millrace/fragment_cache.h"
+
+#include "session/agents.h"
 #include "session/packet_store.h"
 #include "session/slab.h"
 
@@ -23,6 +25,7 @@ struct Entry {
   bool active = false;  ///< not due yet
   bool src_is_low = true;
   std::uint32_t hash = 0;
+  std::uint32_t agent = 0;
   std::uint32_t previous = kNone;  ///< in the list of active or of done sessions
   std::uint32_t next = kNone;
   std::uint32_t epoch = 0;
@@ -78,9 +81,11 @@ class Index {
   [[nodiscard]] std::uint32_t hint(std::uint32_t hash) const { return slots_[hash & mask()].entry; }
 
   [[nodiscard]] std::uint32_t find(const Entries& entries, const FiveTuple& key,
-                                   std::uint32_t hash) const {
+                                   std::uint32_t agent, std::uint32_t hash) const {
     for (std::size_t at = hash & mask(); slots_[at].entry != kNone; at = (at + 1) & mask()) {
-      if (slots_[at].hash == hash && entries[slots_[at].entry].key == key) return slots_[at].entry;
+      if (slots_[at].hash != hash) continue;
+      const Entry& entry = entries[slots_[at].entry];
+      if (entry.key == key && entry.agent == agent) return slots_[at].entry;
     }
     return kNone;
   }
@@ -133,6 +138,7 @@ struct Work {
   Decoded decoded;
   Decode kind = Decode::not_ip;
   std::uint32_t hash = 0;
+  std::uint32_t agent = 0;
 };
 
 std::uint64_t random_seed() {
@@ -141,6 +147,11 @@ std::uint64_t random_seed() {
 }
 
 }  // namespace
+
+/// With a fixed seed: which of many fragments is forgotten must not differ from run to run.
+std::uint64_t FragmentCache::hash_of(const FragmentKey& key) noexcept {
+  return XXH3_64bits(&key, sizeof key);
+}
 
 class SessionTable::Impl {
  public:
@@ -152,7 +163,16 @@ class SessionTable::Impl {
 
   void add(std::span<const Packet> packets, std::uint64_t tag, const Emit& emit) {
     if (work_.size() < packets.size()) work_.resize(packets.size());
-    for (std::size_t i = 0; i < packets.size(); ++i) look_at(packets[i], work_[i]);
+    const Origin* origin = nullptr;
+    std::uint32_t agent = 0;
+    for (std::size_t i = 0; i < packets.size(); ++i) {
+      if (packets[i].origin != origin) {
+        origin = packets[i].origin;
+        agent = origin == nullptr ? 0 : agents_.number(origin->agent);
+      }
+      work_[i].agent = agent;
+      look_at(packets[i], work_[i]);
+    }
     constexpr std::size_t kAhead = 6;
     for (std::size_t i = 0; i < packets.size(); ++i) {
       if (i + kAhead < packets.size() && work_[i + kAhead].kind == Decode::transport) {
@@ -161,6 +181,7 @@ class SessionTable::Impl {
       }
       handle(packets[i], work_[i], tag, emit);
     }
+    agents_.drop_unused();
   }
 
   void advance(Timestamp time, const Emit& emit) {
@@ -192,8 +213,8 @@ class SessionTable::Impl {
   void look_at(const Packet& packet, Work& work) {
     work.kind = decode(packet, work.decoded);
     if (work.kind == Decode::later_fragment) {
-      const FragmentKey key = fragment_key(packet, work.decoded);
-      const auto* first = fragments_.find(key, hash_of(&key, sizeof key), packet.time);
+      const FragmentKey key = key_of(packet, work);
+      const auto* first = fragments_.find(key, packet.time);
       if (first == nullptr) return;
       // The direction is the first fragment's; the five-tuple makes it a packet like any other.
       work.kind = Decode::transport;
@@ -202,13 +223,20 @@ class SessionTable::Impl {
       work.decoded.tcp_flags = 0;
       ++counts_.joined_fragments;
     } else if (work.kind == Decode::transport && work.decoded.fragment) {
-      const FragmentKey key = fragment_key(packet, work.decoded);
-      fragments_.remember(key, hash_of(&key, sizeof key), work.decoded, packet.time);
+      fragments_.remember(key_of(packet, work), work.decoded, packet.time);
     }
     if (work.kind == Decode::transport) {
-      work.hash = static_cast<std::uint32_t>(hash_of(&work.decoded.key, sizeof(FiveTuple)));
+      constexpr std::uint32_t kOdd = 0x9E3779B1;
+      work.hash = static_cast<std::uint32_t>(hash_of(&work.decoded.key, sizeof(FiveTuple))) ^
+                  work.agent * kOdd;
       index_.prefetch(work.hash);
     }
+  }
+
+  static FragmentKey key_of(const Packet& packet, const Work& work) {
+    FragmentKey key = fragment_key(packet, work.decoded);
+    key.agent = static_cast<std::uint16_t>(work.agent);
+    return key;
   }
 
   void handle(const Packet& packet, const Work& work, std::uint64_t tag, const Emit& emit) {
@@ -239,17 +267,19 @@ class SessionTable::Impl {
            store_.bytes_held() + PacketStore::cost(kept.size) > limits_.max_bytes) {
       evict(emit);
     }
-    std::uint32_t index = index_.find(entries_, decoded.key, work.hash);
+    std::uint32_t index = index_.find(entries_, decoded.key, work.agent, work.hash);
     if (index == kNone) {
-      index = create(decoded.key, work.hash, emit);
+      index = create(decoded.key, work, emit);
       begin(index, packet, decoded, 0, tag);
     } else if (!entries_[index].active) {
       Entry& entry = entries_[index];
       const bool opens =
           decoded.key.protocol == 6 && (decoded.tcp_flags & (kTcpSyn | kTcpAck)) == kTcpSyn;
       if (opens || clock_ - entry.touched > limits_.idle) {
+        // What was idle for long enough is as good as forgotten, as `advance` does it.
+        const bool forgotten = clock_ - entry.touched > limits_.idle;
         done_.remove(entries_, index);
-        begin(index, packet, decoded, entry.epoch + 1, tag);
+        begin(index, packet, decoded, forgotten ? 0 : entry.epoch + 1, tag);
       } else {
         ++counts_.after_due;
         entry.touched = clock_;
@@ -269,7 +299,7 @@ class SessionTable::Impl {
     if (++entry.packets == limits_.packets) finish(index, Due::full, emit);
   }
 
-  std::uint32_t create(const FiveTuple& key, std::uint32_t hash, const Emit& emit) {
+  std::uint32_t create(const FiveTuple& key, const Work& work, const Emit& emit) {
     if (entries_.used() >= limits_.max_sessions) {
       if (done_.empty()) {
         evict(emit);  // leaves it done, to be forgotten
@@ -279,8 +309,10 @@ class SessionTable::Impl {
     }
     const std::uint32_t index = entries_.allocate();
     entries_[index].key = key;
-    entries_[index].hash = hash;
-    index_.insert(index, hash);
+    entries_[index].hash = work.hash;
+    entries_[index].agent = work.agent;
+    agents_.use(work.agent);
+    index_.insert(index, work.hash);
     return index;
   }
 
@@ -314,7 +346,8 @@ class SessionTable::Impl {
     entry.active = false;
     --active_count_;
     Session session;
-    session.info.id = session_id(entry.key, entry.first_seen, entry.epoch);
+    session.info.id =
+        session_id(entry.key, entry.first_seen, entry.epoch, agents_.name(entry.agent));
     session.info.key = entry.key;
     session.info.src_is_low = entry.src_is_low;
     session.info.due = due;
@@ -324,6 +357,7 @@ class SessionTable::Impl {
     session.info.last_seen = entry.last_seen;
     session.info.bytes = entry.bytes;
     session.info.payload_bytes = entry.payload_bytes;
+    session.info.agent = agents_.name(entry.agent);
     session.layer = limits_.layer;
     session.packets = store_.read(entry.chain);
     store_.release(entry.chain);
@@ -333,6 +367,7 @@ class SessionTable::Impl {
   void forget(std::uint32_t index) {
     done_.remove(entries_, index);
     index_.remove(index, entries_[index].hash);
+    agents_.unuse(entries_[index].agent);
     entries_.release(index);
   }
 
@@ -343,6 +378,7 @@ class SessionTable::Impl {
   List done_;    ///< by time of becoming done or of the last packet after that
   PacketStore store_;
   FragmentCache fragments_;
+  Agents agents_;
   std::uint64_t seed_;
   Timestamp clock_ = kNoTime;
   std::size_t active_count_ = 0;

@@ -3,6 +3,10 @@
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 
@@ -22,6 +26,23 @@ class Counter {
 
  private:
   std::atomic<std::uint64_t> value_{0};
+};
+
+/// Objects that stages have in common, by name; see Context::shared. Any thread.
+class SharedObjects {
+ public:
+  std::shared_ptr<void> get(std::string_view name,
+                            const std::function<std::shared_ptr<void>()>& make) {
+    const std::lock_guard lock(mutex_);
+    std::weak_ptr<void>& place = objects_[std::string(name)];
+    std::shared_ptr<void> object = place.lock();
+    if (!object) place = object = make();
+    return object;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, std::weak_ptr<void>> objects_;
 };
 
 /// Time for stages. Tests hold it still; nothing in a stage asks the system instead.
@@ -63,6 +84,15 @@ class Context {
   /// For a stage that is declared `aggregates`: n more input items have gone on as part of an
   /// output. At the end of a run in = handled + dropped + rejected must hold.
   virtual void handled(std::uint64_t n) = 0;
+  /// An object that stages of one running pipeline have in common: the one that bears this name, or
+  /// what `make` returns if there is none yet. The name must begin with the plugin's, and always
+  /// stand for the same type. The object lives as long as one of those who asked holds it.
+  template <class T, class Make>
+  std::shared_ptr<T> shared(std::string_view name, Make make) {
+    return std::static_pointer_cast<T>(
+        shared_erased(name, [&make]() -> std::shared_ptr<void> { return make(); }));
+  }
+
   /// A finite source tells how far it is, in bytes or any other unit. `total` 0: not known.
   virtual void progress(std::uint64_t done, std::uint64_t total) = 0;
 
@@ -71,6 +101,10 @@ class Context {
   /// there, else as it is.
   [[nodiscard]] virtual std::filesystem::path find_file(
       const std::filesystem::path& path) const = 0;
+
+ protected:
+  virtual std::shared_ptr<void> shared_erased(
+      std::string_view name, const std::function<std::shared_ptr<void>()>& make) = 0;
 };
 
 }  // namespace millrace

@@ -33,7 +33,7 @@ struct FragmentKey {
   std::uint32_t id = 0;
   std::uint8_t protocol = 0;
   std::uint8_t family = 4;
-  std::uint16_t reserved = 0;  ///< no padding: the key is hashed as bytes
+  std::uint16_t agent = 0;  ///< for tables that keep agents apart; no padding: hashed as bytes
   friend bool operator==(const FragmentKey&, const FragmentKey&) = default;
 };
 

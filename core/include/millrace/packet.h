@@ -25,6 +25,15 @@ enum class LinkType : std::uint16_t {
   linux_cooked2 = 276  ///< SLL2
 };
 
+/// Where packets came from that a receiver takes for many agents. The one of a batch is in the
+/// batch's storage.
+struct Origin {
+  std::string agent;  ///< sessions of different agents are kept apart; empty: no name was given
+  /// With a packet's number, names a packet for ever: one that comes twice (an upload that is tried
+  /// again) is known. Empty: no packet comes twice.
+  std::string chunk;
+};
+
 /// One captured packet: a view into the storage of its batch.
 struct Packet {
   Timestamp time;
@@ -32,6 +41,8 @@ struct Packet {
   std::uint32_t captured = 0;  ///< bytes at `data`
   std::uint32_t length = 0;    ///< bytes on the wire
   LinkType link = LinkType::ethernet;
+  std::uint32_t number = 0;        ///< in its chunk: 0, 1, 2, ...
+  const Origin* origin = nullptr;  ///< null: captured or read by this pipeline
 
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data, captured}; }
 };

@@ -14,7 +14,10 @@
 
 namespace millrace {
 
-enum class StageKind : std::uint8_t { source, transform, sink };
+/// A queue is a hand-over from one part of a pipeline to the next, often through a broker: a sink
+/// that takes items in and a source that gives them out again, under one name and with the same
+/// options.
+enum class StageKind : std::uint8_t { source, transform, sink, queue };
 
 /// What a stage's own check found wrong with options that are each valid alone. Used by `check` and
 /// before every start, so nothing here may touch the network or need a secret.
@@ -51,7 +54,10 @@ struct StageDescriptor {
   std::string single_reason;    ///< not empty: `workers` must be 1, because of this
   bool counts_handled = false;  ///< the stage reports Context::handled itself
   std::function<std::shared_ptr<void>()> new_options;
-  std::function<std::unique_ptr<Stage>(const void* options)> create;
+  using Create = std::function<std::unique_ptr<Stage>(const void* options)>;
+  Create create;             ///< of a queue: the half that takes items in
+  Create create_output;      ///< only of a queue: the half that gives items out
+  std::string whole_reason;  ///< not empty: `--stages` must not cut this queue, because of this
   std::function<void(const void* options, Findings&)> check;
 
   /// The stage keeps state over all items, so one instance must see all of them.
@@ -62,6 +68,11 @@ struct StageDescriptor {
   /// Several inputs go into one output, at another time: the stage calls Context::handled.
   StageDescriptor&& aggregates() && {
     counts_handled = true;
+    return std::move(*this);
+  }
+  /// A queue that `--stages` cannot cut.
+  StageDescriptor&& whole(std::string reason) && {
+    whole_reason = std::move(reason);
     return std::move(*this);
   }
   /// `convert` moves the content of its argument into the batch it returns.
@@ -92,6 +103,17 @@ struct NoOptions {};
 
 namespace detail {
 
+template <class S, class Options>
+StageDescriptor::Create creator() {
+  return [](const void* values) -> std::unique_ptr<Stage> {
+    if constexpr (std::constructible_from<S, const Options&>) {
+      return std::make_unique<S>(*static_cast<const Options*>(values));
+    } else {
+      return std::make_unique<S>();
+    }
+  };
+}
+
 template <class S, class Options, class... Specs>
 StageDescriptor describe_stage(StageKind kind, std::string name, std::string help,
                                Specs&&... options) {
@@ -106,13 +128,7 @@ StageDescriptor describe_stage(StageKind kind, std::string name, std::string hel
     stage.output = &item_type<typename S::output_type>();
   }
   stage.new_options = [] { return std::make_shared<Options>(); };
-  stage.create = [](const void* values) -> std::unique_ptr<Stage> {
-    if constexpr (std::constructible_from<S, const Options&>) {
-      return std::make_unique<S>(*static_cast<const Options*>(values));
-    } else {
-      return std::make_unique<S>();
-    }
-  };
+  stage.create = creator<S, Options>();
   (stage.options.push_back(OptionSpec(std::forward<Specs>(options))), ...);
   return stage;
 }
@@ -137,6 +153,22 @@ StageDescriptor sink(std::string name, std::string help, Specs&&... options) {
   static_assert(std::derived_from<S, Sink<typename S::input_type>>);
   return detail::describe_stage<S, Options>(StageKind::sink, std::move(name), std::move(help),
                                             std::forward<Specs>(options)...);
+}
+/// `In` is a Sink and `Out` a Source of the same items, each with an instance of its own; in one
+/// process they meet through Context::shared if they have to. The source must give on, or keep safe
+/// beyond the process, everything that the sink has acknowledged. Where both are in one process,
+/// `Out::run` is asked to stop together with the other sources, and `In::flush` may come after
+/// that: a queue that keeps its items in memory goes on until both have happened.
+template <class In, class Out, class Options = NoOptions, class... Specs>
+StageDescriptor queue(std::string name, std::string help, Specs&&... options) {
+  using Item = typename In::input_type;
+  static_assert(std::derived_from<In, Sink<Item>>);
+  static_assert(std::derived_from<Out, Source<Item>>);
+  StageDescriptor stage = detail::describe_stage<In, Options>(
+      StageKind::queue, std::move(name), std::move(help), std::forward<Specs>(options)...);
+  stage.output = &item_type<Item>();
+  stage.create_output = detail::creator<Out, Options>();
+  return stage;
 }
 
 }  // namespace millrace

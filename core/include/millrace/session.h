@@ -39,8 +39,8 @@ enum class Due : std::uint8_t {
   evicted   ///< the session table was full and this was the oldest session
 };
 
-/// 16 bytes that name a session for ever: XXH3-128 of five-tuple, time of the first packet and
-/// epoch, so that the same capture gives the same ids (see docs/formats.md).
+/// 16 bytes that name a session for ever: XXH3-128 of five-tuple, time of the first packet, epoch
+/// and agent, so that the same capture gives the same ids (see docs/formats.md).
 using SessionId = std::array<std::uint8_t, 16>;
 
 /// What is known of a session apart from its packets.
@@ -55,6 +55,7 @@ struct SessionInfo {
   Timestamp last_seen{};
   std::uint64_t bytes = 0;          ///< on the wire
   std::uint64_t payload_bytes = 0;  ///< captured transport payload
+  std::string_view agent;  ///< who captured it, in the batch's storage; empty: no name was given
 };
 
 /// One packet that a session holds.
@@ -91,7 +92,8 @@ struct Session {
 [[nodiscard]] std::string to_rfc3339(Timestamp time);
 
 /// The id of a session, see SessionId.
-[[nodiscard]] SessionId session_id(const FiveTuple& key, Timestamp first_seen, std::uint32_t epoch);
+[[nodiscard]] SessionId session_id(const FiveTuple& key, Timestamp first_seen, std::uint32_t epoch,
+                                   std::string_view agent = {});
 
 /// The endpoints as the first packet had them.
 struct Endpoints {

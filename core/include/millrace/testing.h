@@ -75,6 +75,14 @@ class TestContext final : public Context {
   }
 
   ManualClock manual_clock;
+  /// What `shared` gives out; set it from another context to test stages that meet.
+  std::shared_ptr<SharedObjects> shared_objects = std::make_shared<SharedObjects>();
+
+ protected:
+  std::shared_ptr<void> shared_erased(std::string_view name,
+                                      const std::function<std::shared_ptr<void>()>& make) override {
+    return shared_objects->get(name, make);
+  }
 
  private:
   std::string stage_;

@@ -11,8 +11,7 @@ namespace millrace {
 /// Remembers which five-tuple the first fragment of an IP packet named. Four places for each hash
 /// value; a fifth takes the place of the oldest. Entries older than 30 s (the reassembly time that
 /// RFC 791 suggests at least, RFC 8200: 60 s) count as unknown.
-static_assert(sizeof(FragmentKey) == 40 && sizeof(FiveTuple) == 38, "hashed as bytes");
-
+/// Which entry goes depends on the packets alone.
 class FragmentCache {
  public:
   struct Slot {
@@ -25,10 +24,10 @@ class FragmentCache {
 
   explicit FragmentCache(std::uint32_t most) : sets_((most + kWays - 1) / kWays) {}
 
-  void remember(const FragmentKey& key, std::uint64_t hash, const Decoded& first, Timestamp time) {
+  void remember(const FragmentKey& key, const Decoded& first, Timestamp time) {
     if (sets_ == 0) return;
     if (slots_.empty()) slots_.resize(static_cast<std::size_t>(sets_) * kWays);
-    Slot* set = &slots_[hash % sets_ * kWays];
+    Slot* set = &slots_[hash_of(key) % sets_ * kWays];
     Slot* place = set;
     for (Slot* slot = set; slot != set + kWays; ++slot) {
       if (!slot->used || slot->key == key) {
@@ -40,9 +39,9 @@ class FragmentCache {
     *place = {key, first.key, true, first.src_is_low, time};
   }
 
-  [[nodiscard]] const Slot* find(const FragmentKey& key, std::uint64_t hash, Timestamp time) const {
+  [[nodiscard]] const Slot* find(const FragmentKey& key, Timestamp time) const {
     if (slots_.empty()) return nullptr;
-    const Slot* set = &slots_[hash % sets_ * kWays];
+    const Slot* set = &slots_[hash_of(key) % sets_ * kWays];
     for (const Slot* slot = set; slot != set + kWays; ++slot) {
       const auto age = time > slot->time ? time - slot->time : slot->time - time;
       if (slot->used && slot->key == key && age <= std::chrono::seconds(30)) return slot;
@@ -52,6 +51,9 @@ class FragmentCache {
 
  private:
   static constexpr std::uint32_t kWays = 4;
+
+  [[nodiscard]] static std::uint64_t hash_of(const FragmentKey& key) noexcept;
+
   std::uint32_t sets_;
   std::vector<Slot> slots_;  // made with the first fragment
 };
