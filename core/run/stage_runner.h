@@ -64,6 +64,8 @@ class StageRunner {
   [[nodiscard]] const Account& account() const { return account_; }
   [[nodiscard]] std::size_t workers() const { return instances_.size(); }
   [[nodiscard]] bool has_queue() const { return queue_ != nullptr; }
+  /// Batches in its queue.
+  [[nodiscard]] std::size_t waiting() const { return queue_->waiting(); }
   [[nodiscard]] bool gave_up() const { return failed_; }
   /// In a call of the stage's own code at this moment.
   [[nodiscard]] bool busy() const { return busy_ > 0; }
