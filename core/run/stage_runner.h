@@ -110,7 +110,7 @@ class StageRunner {
   void input_ended(std::size_t producer, Timekeeper& keeper);
   void send(BatchBase& batch, Timekeeper& keeper);
   void deliver_in_order(std::uint64_t number, std::vector<BoxedBatch> batches, Timekeeper& keeper);
-  void discard(std::vector<BoxedBatch> batches, std::string_view reason);
+  void discard(const std::vector<BoxedBatch>& batches, std::string_view reason);
   void fail(const std::string& what);
 
   const Plan::Stage& plan_;
