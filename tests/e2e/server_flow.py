@@ -17,7 +17,6 @@ from millrace import BUILD, PROGRAM, SOURCE
 
 SERVER = SOURCE / "pipelines/server.toml"
 PLUGINS = ("source-http", "split-redis", "queue-rabbit", "sink-mysql", "model-torch")
-COLUMNS = ("LOWER(HEX(session)), protocol, src_port, dst_port, packets, bytes, payload_bytes, label")
 
 
 def need_plugins():
