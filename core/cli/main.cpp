@@ -48,6 +48,7 @@ int main_command(const std::vector<std::string>& arguments) {
   const auto command = kCommands.find(arguments[0]);
   if (command == kCommands.end()) {
     std::vector<std::string> names;
+    names.reserve(kCommands.size());
     for (const auto& [name, function] : kCommands) names.push_back(name);
     const std::string meant = millrace::nearest(arguments[0], names);
     throw UsageError(fmt::format("there is no command '{}'{}", arguments[0],
