@@ -163,13 +163,13 @@ Connection::Statement& RowWriter::insert_statement(std::size_t rows) {
   std::string row;
   for (const Column& column : kColumns) {
     const bool binary = column.type.find("BINARY") != std::string_view::npos;
-    names += fmt::format("{}{}", names.empty() ? "" : ",", column.name);
+    names += fmt::format("{}`{}`", names.empty() ? "" : ",", column.name);
     row += fmt::format("{}{}", row.empty() ? "(" : ",", binary ? "UNHEX(?)" : "?");
   }
   row += ')';
   std::string sql = fmt::format("INSERT INTO `{}` ({}) VALUES {}", table_, names, row);
   for (std::size_t i = 1; i < rows; ++i) sql += ',' + row;
-  sql += " ON DUPLICATE KEY UPDATE session = session";
+  sql += " ON DUPLICATE KEY UPDATE `session` = `session`";
   return inserts_.emplace(rows, Connection::Statement(connection_, sql)).first->second;
 }
 

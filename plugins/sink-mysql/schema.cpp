@@ -62,10 +62,12 @@ std::string fault(const Column& column, const Found& found) {
   const bool is_text = wanted.starts_with("varchar");
   const std::string type = wanted.substr(0, wanted.find_first_of("( "));
   const bool unsigned_wanted = wanted.ends_with("unsigned");
-  // Texts may be of any length: rows that do not fit are rejected.
+  // The texts that are rejected where they do not fit may be of any length; TINYTEXT counts bytes.
+  constexpr std::size_t kReasonLength = 16;
   const bool right_type =
-      is_text ? found.data_type == "varchar" || found.data_type.ends_with("text") ||
-                    found.data_type == "char"
+      is_text ? (found.data_type == "varchar" || found.data_type == "text" ||
+                 found.data_type == "mediumtext" || found.data_type == "longtext") &&
+                    (column.name != "reason" || found.length >= kReasonLength)
               : found.data_type == type &&
                     unsigned_wanted == (found.column_type.find("unsigned") != std::string::npos) &&
                     (type.find("binary") == std::string::npos || found.length == 16);
@@ -121,7 +123,7 @@ void create_schema(Connection& connection, const std::string& table) {
         fmt::format("{} {} {},\n", column.name, column.type, column.nullable ? "NULL" : "NOT NULL");
   }
   connection.execute(
-      fmt::format("CREATE TABLE IF NOT EXISTS `{0}` ({1}PRIMARY KEY (session),\n"
+      fmt::format("CREATE TABLE IF NOT EXISTS `{0}` ({1}PRIMARY KEY (`session`),\n"
                   "KEY by_time (first_seen),\nKEY by_label (label, first_seen))\n"
                   "ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
                   table, columns));
@@ -133,7 +135,8 @@ void create_schema(Connection& connection, const std::string& table) {
   try {
     connection.execute(fmt::format(
         "CREATE SQL SECURITY INVOKER VIEW `{0}_readable` AS SELECT LOWER(HEX(session)) AS session, "
-        "agent, CASE protocol WHEN 6 THEN 'tcp' WHEN 17 THEN 'udp' ELSE protocol END AS protocol, "
+        "agent, CASE protocol WHEN 6 THEN 'tcp' WHEN 17 THEN 'udp' ELSE CAST(protocol AS CHAR) END "
+        "AS protocol, "
         "INET6_NTOA(src) AS src, src_port, INET6_NTOA(dst) AS dst, dst_port, {1}, {2}, packets, "
         "bytes, payload_bytes, reason, label, ROUND(confidence, 4) AS confidence, model, "
         "model_version, {3} FROM `{0}`",
@@ -172,7 +175,11 @@ TextLimits check_schema(Connection& connection, const std::string& table) {
     throw ConfigError(
         "table", fmt::format("the table '{}' does not fit: {}", table, fmt::join(faults, "; ")));
   }
-  const auto length = [&columns](const char* name) { return columns.at(name).length; };
+  // Longer texts could make one row too long for a message.
+  constexpr std::size_t kLongest = 255;
+  const auto length = [&columns](const char* name) {
+    return std::min(columns.at(name).length, kLongest);
+  };
   return {length("agent"), length("label"), length("model"), length("model_version")};
 }
 

@@ -40,7 +40,7 @@ inline constexpr std::array kColumns{
     Column{"classified_at", "BIGINT", true},
 };
 
-/// How many characters the table's columns take.
+/// How many characters the columns take, 255 at most.
 struct TextLimits {
   std::size_t agent = 0;
   std::size_t label = 0;

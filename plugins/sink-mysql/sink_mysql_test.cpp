@@ -247,7 +247,7 @@ TEST_F(SinkMysqlTest, RowsThatDoNotFitAreRejectedAlone) {
   sink.open(context_);
   try {
     sink.write(batch);
-    FAIL() << "four rows do not fit";
+    FAIL() << "five rows do not fit";
   } catch (const Rejected& error) {
     EXPECT_THAT(error.items(), ::testing::ElementsAre(1, 3, 4, 5, 6));
     EXPECT_THAT(error.what(), HasSubstr("'label' has 256 characters, its column takes 255"));
