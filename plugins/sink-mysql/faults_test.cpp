@@ -1,0 +1,212 @@
+#include <atomic>
+#include <thread>
+
+#include "mysql_fixture.h"
+
+namespace millrace {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class SinkMysqlFaultsTest : public SinkMysqlTest {
+ protected:
+  void SetUp() override {
+    SinkMysqlTest::SetUp();
+    options_.batch = 1;
+    options_.connect_timeout = options_.write_timeout = std::chrono::seconds(1);
+    options_.read_timeout = std::chrono::seconds(2);
+  }
+
+  /// What a write throws as Transient.
+  static std::string transient(SinkMysql& sink, Batch<Verdict>& batch) {
+    try {
+      give(sink, batch);
+    } catch (const Transient& error) {
+      return error.what();
+    }
+    return "no error";
+  }
+};
+
+TEST_F(SinkMysqlFaultsTest, RestartOfTheServerIsTransientAndPreparesAnew) {
+  SinkMysql sink(options_);
+  sink.open(context_);
+  Batch<Verdict> first = batch_of(verdicts(1, 3, "a"));
+  give(sink, first);
+  services()->restart("mariadb");
+  Batch<Verdict> second = batch_of(verdicts(2, 3, "a"));
+  EXPECT_THAT(transient(sink, second), HasSubstr("(error 20"));
+  EXPECT_EQ(second.items.size(), 3U);
+  EXPECT_TRUE(second.receipt);
+  give(sink, second);
+  EXPECT_EQ(receipts_.done(), 2);
+  EXPECT_EQ(query("SELECT COUNT(*) FROM sessions"), "4;");
+  EXPECT_EQ(count("reconnected"), 1U);
+  EXPECT_EQ(count("stored"), 4U);
+  EXPECT_EQ(count("already-stored"), 2U);
+}
+
+TEST_F(SinkMysqlFaultsTest, ServerThatIsKilledAgainAndAgainLosesAndDoublesNothing) {
+  constexpr std::uint16_t kRows = 40000;
+  constexpr std::uint16_t kBatch = 100;
+  options_.batch = 500;
+  std::atomic<std::uint16_t> given = 0;
+  std::atomic<int> retried = 0;
+  std::exception_ptr failure;
+  std::jthread writer([&] {
+    try {
+      SinkMysql sink(options_);
+      sink.open(context_);
+      const auto persist = [&](const auto& call) {
+        while (true) {
+          try {
+            return call();
+          } catch (const Transient&) {
+            ++retried;
+            std::this_thread::sleep_for(std::chrono::milliseconds(20));
+          }
+        }
+      };
+      for (std::uint16_t first = 0; first < kRows; first += kBatch) {
+        Batch<Verdict> batch = batch_of(verdicts(first, kBatch, "a"));
+        persist([&] { give(sink, batch); });
+        given = static_cast<std::uint16_t>(first + kBatch);
+      }
+      persist([&] { sink.flush(); });
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    given = kRows;
+  });
+  for (const int part : {1, 2, 3}) {
+    while (given < kRows / 4 * part) std::this_thread::yield();
+    services()->kill("mariadb");
+    services()->start("mariadb");
+  }
+  writer.join();
+  EXPECT_FALSE(failure);
+  EXPECT_GE(retried, 3);
+  EXPECT_EQ(receipts_.done(), kRows / kBatch);
+  EXPECT_EQ(receipts_.failed(), 0);
+  EXPECT_EQ(query("SELECT COUNT(*), COUNT(DISTINCT session) FROM sessions WHERE label = 'a'"),
+            "40000;40000;");
+  EXPECT_EQ(count("stored") + count("already-stored"), kRows);
+  EXPECT_GE(count("reconnected"), 3U);
+}
+
+TEST_F(SinkMysqlFaultsTest, ServerThatDoesNotAnswerIsTransientInTime) {
+  SinkMysql sink(options_);
+  sink.open(context_);
+  services()->pause("mariadb");
+  Batch<Verdict> batch = batch_of({verdict(1, "a")});
+  const auto begin = std::chrono::steady_clock::now();
+  const std::string connected = transient(sink, batch);
+  const std::string connecting = transient(sink, batch);
+  const auto took = std::chrono::steady_clock::now() - begin;
+  services()->resume("mariadb");
+  EXPECT_THAT(connected, HasSubstr("Lost connection"));
+  EXPECT_THAT(connecting, HasSubstr("(error 20"));
+  EXPECT_LT(took, std::chrono::seconds(15));
+  while (receipts_.pending() != 0) transient(sink, batch);
+  EXPECT_EQ(query("SELECT COUNT(*) FROM sessions"), "1;");
+}
+
+TEST_F(SinkMysqlFaultsTest, ConnectionThatIsKilledIsTransient) {
+  SinkMysql sink(options_);
+  sink.open(context_);
+  Connection other;
+  other.open(root_options());
+  const auto others = other.query(
+      "SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND db = '" +
+      database_ + "'");
+  ASSERT_EQ(others.size(), 1U);
+  other.execute("KILL " + others[0][0].value_or(""));
+  Batch<Verdict> batch = batch_of({verdict(1, "a")});
+  EXPECT_THAT(transient(sink, batch), HasSubstr("(error"));
+  give(sink, batch);
+  EXPECT_EQ(count("stored"), 1U);
+}
+
+TEST_F(SinkMysqlFaultsTest, LockedRowIsTransientAndKeepsTheConnection) {
+  run({verdict(1, "")});
+  SinkMysql sink(options_);
+  sink.open(context_);
+  Connection other;
+  other.open(root_options());
+  other.execute("UPDATE sessions SET packets = 5");
+  Batch<Verdict> batch = batch_of({verdict(0, "a"), verdict(1, "a")});
+  EXPECT_THAT(transient(sink, batch), HasSubstr("Lock wait timeout"));
+  EXPECT_EQ(query("SELECT COUNT(*) FROM sessions"), "1;");
+  other.commit();
+  give(sink, batch);
+  EXPECT_EQ(query("SELECT label, packets FROM sessions ORDER BY session"), "a;0;a;5;");
+  EXPECT_EQ(count("reconnected"), 0U);
+  EXPECT_EQ(count("stored"), 2U);
+  EXPECT_EQ(count("labelled"), 1U);
+}
+
+TEST_F(SinkMysqlFaultsTest, TooManyConnectionsAreTransient) {
+  execute("CREATE OR REPLACE USER single@'%' WITH MAX_USER_CONNECTIONS 1");
+  execute("GRANT ALL ON `" + database_ + "`.* TO single@'%'");
+  options_.server = url("single");
+  SinkMysql first(options_);
+  first.open(context_);
+  SinkMysql second(options_);
+  try {
+    second.open(context_);
+    FAIL() << "there is one connection already";
+  } catch (const Transient& error) {
+    EXPECT_THAT(error.what(), HasSubstr("max_user_connections"));
+  }
+}
+
+TEST_F(SinkMysqlFaultsTest, ServerThatMayOnlyBeReadIsTransient) {
+  execute("CREATE OR REPLACE USER plain@'%'");
+  execute("GRANT ALL ON `" + database_ + "`.* TO plain@'%'");
+  options_.server = url("plain");
+  SinkMysql sink(options_);
+  sink.open(context_);
+  execute("SET GLOBAL read_only = 1");
+  Batch<Verdict> batch = batch_of({verdict(1, "a")});
+  const std::string message = transient(sink, batch);
+  execute("SET GLOBAL read_only = 0");
+  EXPECT_THAT(message, HasSubstr("read-only"));
+  give(sink, batch);
+  EXPECT_EQ(query("SELECT COUNT(*) FROM sessions"), "1;");
+}
+
+/// What a write throws that is no Transient.
+std::string fatal(SinkMysql& sink, Batch<Verdict>& batch) {
+  try {
+    sink.write(batch);
+  } catch (const Transient& error) {
+    return std::string("transient: ") + error.what();
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST_F(SinkMysqlFaultsTest, TableThatGoesAwayIsFatal) {
+  SinkMysql sink(options_);
+  sink.open(context_);
+  execute("DROP TABLE sessions");
+  Batch<Verdict> batch = batch_of({verdict(1, "a")});
+  EXPECT_THAT(fatal(sink, batch),
+              AllOf(HasSubstr("sessions' doesn't exist"), ::testing::StartsWith("mysql://root@")));
+  EXPECT_EQ(receipts_.pending(), 1);
+}
+
+TEST_F(SinkMysqlFaultsTest, RefusalOfTheDatabaseIsFatalAndStoresNothing) {
+  SinkMysql sink(options_);
+  sink.open(context_);
+  execute("ALTER TABLE sessions ADD CONSTRAINT small CHECK (packets < 600)");
+  Batch<Verdict> batch = batch_of(verdicts(1, 700, "a"));
+  EXPECT_THAT(fatal(sink, batch), HasSubstr("CONSTRAINT `small` failed"));
+  EXPECT_EQ(query("SELECT COUNT(*) FROM sessions"), "0;");
+  EXPECT_EQ(receipts_.pending(), 1);
+}
+
+}  // namespace
+}  // namespace millrace

@@ -1,0 +1,147 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "millrace/testing.h"
+
+#include "sink_mysql.h"
+#include "support/services.h"
+
+namespace millrace {
+
+inline Verdict verdict(std::uint16_t id, std::string_view label) {
+  Verdict v;
+  v.session.id[0] = static_cast<std::uint8_t>(id >> 8U);
+  v.session.id[1] = static_cast<std::uint8_t>(id);
+  v.session.key.protocol = 17;
+  v.session.packets = id;
+  v.label = label;
+  v.label_index = label.empty() ? -1 : 3;
+  v.model = label.empty() ? "" : "m";
+  v.model_version = label.empty() ? "" : "7";
+  v.confidence = label.empty() ? 0 : 0.5F;
+  return v;
+}
+
+/// Ids from `first` on.
+inline std::vector<Verdict> verdicts(std::uint16_t first, std::uint16_t count,
+                                     std::string_view label) {
+  std::vector<Verdict> rows;
+  for (std::uint16_t i = 0; i < count; ++i) {
+    rows.push_back(verdict(static_cast<std::uint16_t>(first + i), label));
+  }
+  return rows;
+}
+
+/// Every test has a database of its own on one real server.
+class SinkMysqlTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    services() = std::make_unique<testing::Services>(
+        testing::Services::Names{"mariadb"},
+        // In no test may the time zone of the server show.
+        testing::Services::Names{"--option", "mariadb=--default-time-zone=+05:30"});
+  }
+  static void TearDownTestSuite() { services().reset(); }
+  static std::unique_ptr<testing::Services>& services() {
+    static std::unique_ptr<testing::Services> running;
+    return running;
+  }
+
+  void SetUp() override {
+    if (!services()->missing().empty()) GTEST_SKIP() << services()->missing();
+    database_ = ::testing::UnitTest::GetInstance()->current_test_info()->name();
+    ConnectionOptions root = root_options();
+    root.address.database = "millrace";
+    Connection connection;
+    connection.open(root);
+    connection.execute("DROP DATABASE IF EXISTS `" + database_ + "`");
+    connection.execute("CREATE DATABASE `" + database_ + "` CHARACTER SET latin1");
+    options_.server = url("root");
+    options_.create = true;
+    options_.wait = Duration(0);
+  }
+
+  /// Of this test's database; `user` with a password, if there is one.
+  [[nodiscard]] std::string url(const std::string& user) const {
+    return "mysql://" + user + "@127.0.0.1:" + std::to_string(services()->port("mariadb")) + "/" +
+           database_;
+  }
+  [[nodiscard]] ConnectionOptions root_options() const {
+    ConnectionOptions options;
+    options.address = parse_server_address(url("root"));
+    options.connect_timeout = options.read_timeout = options.write_timeout =
+        std::chrono::seconds(20);
+    return options;
+  }
+
+  /// The values of all rows, each with ';' behind it, or the error, from a connection of its own.
+  [[nodiscard]] std::string query(const std::string& sql) const {
+    try {
+      Connection connection;
+      connection.open(root_options());
+      std::string all;
+      for (const Connection::Row& row : connection.query(sql)) {
+        for (const auto& value : row) all += value.value_or("NULL") + ";";
+      }
+      return all;
+    } catch (const ServerError& error) {
+      return error.what();
+    }
+  }
+  void execute(const std::string& sql) const {
+    Connection connection;
+    connection.open(root_options());
+    connection.execute(sql);
+    connection.commit();
+  }
+
+  Batch<Verdict> batch_of(std::vector<Verdict> rows) {
+    Batch<Verdict> batch(std::move(rows));
+    batch.receipt = receipts_.make();
+    return batch;
+  }
+
+  /// Gives a batch as the host does, which resolves what the stage has left.
+  static void give(SinkMysql& sink, Batch<Verdict>& batch) {
+    sink.write(batch);
+    batch.receipt.done();
+  }
+
+  void run(std::vector<Verdict> rows) {
+    SinkMysql sink(options_);
+    sink.open(context_);
+    Batch<Verdict> batch = batch_of(std::move(rows));
+    give(sink, batch);
+    sink.flush();
+    sink.close();
+    EXPECT_EQ(receipts_.pending(), 0);
+    EXPECT_EQ(receipts_.failed(), 0);
+  }
+
+  /// "option: message" of what `open` says against the options.
+  std::string refusal() {
+    SinkMysql sink(options_);
+    try {
+      sink.open(context_);
+    } catch (const ConfigError& error) {
+      return error.option() + ": " + error.what();
+    }
+    return "accepted";
+  }
+
+  std::uint64_t count(const std::string& name) { return context_.counter(name).value(); }
+
+  std::string database_;
+  MysqlOptions options_;
+  testing::TestContext context_;
+  testing::WatchedReceipt receipts_;
+};
+
+}  // namespace millrace

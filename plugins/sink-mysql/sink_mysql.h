@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "millrace/plugin.h"
+#include "millrace/stage.h"
+#include "millrace/verdict.h"
+
+#include "connection.h"
+#include "row_writer.h"
+#include "schema.h"
+
+namespace millrace {
+
+struct MysqlOptions {
+  std::string server{};
+  std::string password{};
+  std::string table = "sessions";
+  bool create = false;
+  std::uint32_t batch = 512;
+  Duration max_wait = std::chrono::seconds(1);
+  Duration wait = std::chrono::seconds(30);
+  Duration connect_timeout = std::chrono::seconds(5);
+  Duration read_timeout = std::chrono::seconds(30);
+  Duration write_timeout = std::chrono::seconds(30);
+  Tls tls = Tls::off;
+  std::string tls_ca{};
+  std::string tls_cert{};
+  std::string tls_key{};
+};
+
+/// Stores verdicts as rows of a table in MySQL or MariaDB; a session that is there already is not
+/// added again. Batches wait in memory until a transaction is worth it; their receipts are resolved
+/// after COMMIT. Several may write to one table at once.
+///
+/// After an error of the connection nothing is kept of it: the next call makes a new one, prepares
+/// anew, and does the whole transaction again.
+class SinkMysql final : public Sink<Verdict> {
+ public:
+  explicit SinkMysql(const MysqlOptions& options)
+      : options_(options), writer_(connection_, options.table) {}
+
+  static void check(const MysqlOptions& options, Findings& findings);
+  void open(Context& context) override;
+  void write(Batch<Verdict>& in) override;
+  void flush() override;
+  void close() noexcept override;
+
+ private:
+  void read_address();
+  void connect();
+  void connect_first();
+  void disconnect() noexcept;
+  void reject_unfit(const Batch<Verdict>& in) const;
+  [[nodiscard]] bool due(std::size_t rows, Timestamp now) const;
+  void store_all(const std::vector<Verdict>& last);
+
+  MysqlOptions options_;
+  ConnectionOptions server_;
+  Context* context_ = nullptr;
+  Counter* stored_ = nullptr;
+  Counter* labelled_ = nullptr;
+  Counter* already_stored_ = nullptr;
+  Counter* reconnected_ = nullptr;
+  TextLimits limits_;
+  Connection connection_;
+  RowWriter writer_;
+  std::vector<Batch<Verdict>> waiting_;  ///< not in the database yet
+  std::size_t waiting_rows_ = 0;
+  std::optional<Timestamp> waiting_since_;
+};
+
+}  // namespace millrace
