@@ -119,7 +119,7 @@ Answer answer_to(const Origin& origin, const UploadResult& result) {
     json::Object object(answer.json);
     object.member("error", std::string_view(result.reason));
     object.member("chunk", std::string_view(origin.chunk));
-    object.member("packets", result.packets);
+    if (result.ending != Ending::unavailable) object.member("packets", result.packets);
   }
   answer.retry_later = result.ending == Ending::unavailable;
   answer.count = result.ending == Ending::cut ? UploadCount::cut : count_of(answer.status);

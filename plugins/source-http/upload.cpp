@@ -20,6 +20,7 @@ constexpr std::uint32_t kSnaplen = 262144;
 /// RFC 8878 (3.1.1.1.2) asks decoders for 8 MiB and no more.
 constexpr int kZstdWindow = 23;
 constexpr const char* kName = "the capture";
+constexpr const char* kFailed = "a later stage failed to take the packets";
 
 std::string_view name_of(Packing packing) {
   switch (packing) {
@@ -148,6 +149,10 @@ void Upload::parse() noexcept {
     parsed.ending = Ending::unavailable;
     parsed.reason = error.what();
   }
+  // Nothing will be better by waiting for the receipts that are open.
+  if (parsed.ending == Ending::unavailable) {
+    give_up(UploadError(parsed.ending, parsed.reason), false);
+  }
   const std::uint64_t taken = body_.taken();
   {
     const std::lock_guard lock(mutex_);
@@ -185,7 +190,7 @@ void Upload::parse_body() {
   PacketBatcher batcher(settings_.batch, settings_.batch_bytes);
   Gate gate(0, {});
   while (reader->step(out, batcher, gate) == CaptureReader::Step::more) {
-    if (stopped_) throw UploadError(Ending::unavailable, "a later stage failed");
+    if (stopped_) throw UploadError(Ending::unavailable, kFailed);
   }
   // What may follow compressed data.
   std::array<std::byte, 4096> rest{};
@@ -204,9 +209,8 @@ void Upload::resolved(Outcome outcome) noexcept {
       const std::lock_guard lock(mutex_);
       failed_ = true;
     }
-    // What is still to come would be sent again anyway.
-    stopped_ = true;
-    body_.fail(UploadError(Ending::unavailable, "a later stage failed to take the packets"));
+    // What is still to come will be sent again anyway.
+    give_up(UploadError(Ending::unavailable, kFailed), false);
   }
   settle_share();
 }
@@ -219,7 +223,7 @@ void Upload::settle_share() {
     result = parsed_;
     if (failed_ && result.ending != Ending::cut) {
       result.ending = Ending::unavailable;
-      result.reason = "a later stage failed to take the packets";
+      result.reason = kFailed;
     }
   }
   // Before the client can hear of it, so that a chunk it sends again finds this one done.

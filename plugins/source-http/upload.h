@@ -59,7 +59,8 @@ class Upload : public std::enable_shared_from_this<Upload> {
   /// Parses the body and hands its packets over; on a parser's thread, once.
   void parse() noexcept;
 
-  /// There as soon as the body is parsed and every receipt is resolved, or it was given up.
+  /// There as soon as the body is parsed and every receipt is resolved, or one has failed, or the
+  /// upload was given up.
   [[nodiscard]] std::optional<UploadResult> result() const;
   /// The result is this, unless there is one already. Packets that were handed over go their way;
   /// if all is delivered in the end, the chunk counts as delivered. `release`: the chunk may be
