@@ -93,6 +93,8 @@ std::unique_ptr<ssl::context> make_tls(const HttpOptions& options) {
   }
   // Sessions are not resumed from a cache: it would grow with the clients.
   SSL_CTX_set_session_cache_mode(context->native_handle(), SSL_SESS_CACHE_OFF);
+  // Idle connections should not hold buffers.
+  SSL_CTX_set_mode(context->native_handle(), SSL_MODE_RELEASE_BUFFERS);
   return context;
 }
 

@@ -38,8 +38,6 @@ constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::max();
 /// A body that is not wanted is read to its end if no more than this is left of it; beyond, the
 /// connection is closed.
 constexpr std::uint64_t kMostDiscarded = 1U << 20U;
-/// How long the rest of an unwanted body is read, so that the client gets to see its answer.
-constexpr std::chrono::seconds kLinger{5};
 
 std::string_view view(beast::string_view text) { return {text.data(), text.size()}; }
 
@@ -135,17 +133,13 @@ class Connection {
       co_return false;
     }
     continue_asked_ = beast::iequals(parser.get()[http::field::expect], "100-continue");
-    Answer answer;
     if (std::optional<Answer> at_once = without_upload(parser.get())) {
-      answer = std::move(*at_once);
-      hub_.record(answer, nullptr, peer_, nullptr);
-    } else {
-      // The place is free again when the answer is on its way.
-      const Hub::Place place(hub_);
-      answer = co_await upload(parser, static_cast<bool>(place));
-      co_return co_await finish(parser, answer);
+      hub_.record(*at_once, nullptr, peer_, nullptr);
+      co_return co_await finish(parser, *at_once, nullptr);
     }
-    co_return co_await finish(parser, answer);
+    std::optional<Hub::Place> place(std::in_place, hub_);
+    const Answer answer = co_await upload(parser, static_cast<bool>(*place));
+    co_return co_await finish(parser, answer, &place);
   }
 
   /// Everything but a POST of a capture that may come in.
@@ -369,8 +363,10 @@ class Connection {
     co_await timer_->async_wait(asio::redirect_error(asio::use_awaitable, ignored));
   }
 
-  /// Writes the answer and sees to what is left of the body. False: the connection ends.
-  asio::awaitable<bool> finish(Parser& parser, const Answer& answer) {
+  /// Writes the answer, gives the place back and sees to what is left of the body. False: the
+  /// connection ends.
+  asio::awaitable<bool> finish(Parser& parser, const Answer& answer,
+                               std::optional<Hub::Place>* place) {
     const unsigned version = parser.get().version();
     bool keep = parser.keep_alive() && !answer.close;
     const bool unread = !parser.is_done();
@@ -378,7 +374,9 @@ class Connection {
       const auto left = parser.content_length_remaining();
       keep = !continue_asked_ && left && *left <= kMostDiscarded && co_await discard(parser);
     }
-    if (!co_await write(answer, version, keep)) co_return false;
+    const bool written = co_await write(answer, version, keep);
+    if (place != nullptr) place->reset();
+    if (!written) co_return false;
     if (!keep && unread) co_await linger();
     co_return keep;
   }
@@ -416,17 +414,22 @@ class Connection {
     co_return !error;
   }
 
-  /// Closing while the client still sends would throw the answer away that is on its way to it.
+  /// Closing while the client still sends would throw the answer away that is on its way to it, and
+  /// it would try again for ever. So a body that is not wanted is taken too, and thrown away.
   asio::awaitable<void> linger() {
     error_code error;
     if constexpr (std::is_same_v<Stream, beast::tcp_stream>) {
       stream_.socket().shutdown(asio::ip::tcp::socket::shutdown_send, error);
     }
     std::vector<char> scrap(kBlock);
-    expire(kLinger);
-    while (!error) {
-      co_await stream_.async_read_some(asio::buffer(scrap),
-                                       asio::redirect_error(asio::use_awaitable, error));
+    Pace pace(hub_.options.body_timeout, hub_.options.min_rate.bytes);
+    std::uint64_t left = hub_.options.max_body.bytes;
+    while (!error && left != 0) {
+      beast::get_lowest_layer(stream_).expires_at(pace.deadline());
+      const std::size_t got = co_await stream_.async_read_some(
+          asio::buffer(scrap), asio::redirect_error(asio::use_awaitable, error));
+      pace.received(got);
+      left -= std::min<std::uint64_t>(left, got);
     }
   }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 namespace millrace {
 
@@ -23,6 +24,15 @@ void check_http_options(const HttpOptions& options, Findings& findings) {
 void SourceHttp::open(Context& context) {
   server_ = std::make_unique<Server>(options_, context);
   context.info(fmt::format("listening on {}", server_->url()));
+  rlimit files{};
+  constexpr rlim_t kOthers = 64;
+  if (::getrlimit(RLIMIT_NOFILE, &files) == 0 &&
+      files.rlim_cur < options_.max_connections + kOthers) {
+    context.warning(
+        fmt::format("the system lets this program have {} open files, not enough for {} "
+                    "connections (ulimit -n)",
+                    files.rlim_cur, options_.max_connections));
+  }
   if (!options_.tokens.empty() && options_.certificate.empty()) {
     context.warning("without TLS the bearer tokens can be read on the wire");
   }
@@ -105,28 +115,28 @@ MILLRACE_PLUGIN(
         option<&HttpOptions::header_timeout>(
             "header_timeout",
             "time for a TLS handshake, for the headers of a request, and for taking an answer")
-            .at_least(1ms),
+            .between(1ms, 24h),
         option<&HttpOptions::body_timeout>(
             "body_timeout",
             "in each such time a body must go on by 'min_rate'; time in which it is not read does "
             "not count")
-            .at_least(1ms),
+            .between(1ms, 24h),
         option<&HttpOptions::min_rate>(
             "min_rate", "bytes a second that a body must bring; 0: any byte will do"),
         option<&HttpOptions::idle_timeout>("idle_timeout",
                                            "how long a connection is kept without a request")
-            .at_least(1ms),
+            .between(1ms, 24h),
         option<&HttpOptions::answer_timeout>(
             "answer_timeout",
             "how long an upload waits for its packets to be delivered, or for another upload of "
             "the same chunk; then it is answered 503")
-            .at_least(1ms),
+            .between(1ms, 24h),
         option<&HttpOptions::blocked>(
             "blocked", "how long the next stage may take nothing; then uploads are answered 503")
-            .at_least(1ms),
+            .between(1ms, 24h),
         option<&HttpOptions::finish>(
             "finish", "at the end: time for the uploads that are under way; then they get 503")
-            .at_least(Duration(0)),
+            .between(0ms, 24h),
         option<&HttpOptions::watermark>(
             "watermark",
             "\"none\": agents have times of their own, none is told to the next stages; "
