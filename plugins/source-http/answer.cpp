@@ -54,6 +54,7 @@ UploadHead read_head(std::optional<std::string_view> agent, std::optional<std::s
   if (chunk) {
     check_name("Millrace-Chunk", *chunk);
     head.origin.chunk = *chunk;
+    head.named = true;
   } else {
     head.origin.chunk = random_id();
   }

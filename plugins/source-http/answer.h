@@ -42,6 +42,7 @@ struct Answer {
 /// What the headers of an upload say.
 struct UploadHead {
   Origin origin;
+  bool named = false;  ///< the client gave the chunk its name
   std::optional<Packing> packing;
 };
 

@@ -46,7 +46,7 @@ void ChunkRegistry::finish(const Origin& origin, std::uint64_t ticket, Counts co
     Agent& of = agent(origin.agent);
     if (!of.by_chunk.contains(origin.chunk)) {
       of.order.push_front({origin.chunk, counts});
-      of.by_chunk.emplace(origin.chunk, of.order.begin());
+      of.by_chunk.emplace(of.order.front().chunk, of.order.begin());
       if (of.order.size() > most_) {
         of.by_chunk.erase(of.order.back().chunk);
         of.order.pop_back();
@@ -71,7 +71,7 @@ ChunkRegistry::Agent& ChunkRegistry::agent(const std::string& name) {
     return agents_.front();
   }
   agents_.push_front({name, {}, {}});
-  by_name_.emplace(name, agents_.begin());
+  by_name_.emplace(agents_.front().name, agents_.begin());
   if (agents_.size() > most_agents_) {
     by_name_.erase(agents_.back().name);
     agents_.pop_back();

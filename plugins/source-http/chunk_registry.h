@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -30,7 +31,7 @@ class ChunkRegistry {
   struct Claim {
     enum class State : std::uint8_t { mine, finished, busy };
     State state = State::mine;
-    std::uint64_t ticket = 0;  ///< if mine
+    std::uint64_t ticket = 0;  ///< if mine; never 0
     Counts counts;             ///< if finished
   };
 
@@ -51,7 +52,7 @@ class ChunkRegistry {
   struct Agent {
     std::string name;
     std::list<Finished> order;  ///< the latest first
-    std::unordered_map<std::string, std::list<Finished>::iterator> by_chunk;
+    std::unordered_map<std::string_view, std::list<Finished>::iterator> by_chunk;
   };
   struct UnderWay {
     std::uint64_t ticket = 0;
@@ -68,7 +69,7 @@ class ChunkRegistry {
   std::uint64_t next_ticket_ = 1;
   std::map<Key, UnderWay> under_way_;
   std::list<Agent> agents_;  ///< the latest first
-  std::unordered_map<std::string, std::list<Agent>::iterator> by_name_;
+  std::unordered_map<std::string_view, std::list<Agent>::iterator> by_name_;
 };
 
 }  // namespace millrace

@@ -129,7 +129,7 @@ class Connection {
       const Answer answer = refusal(error == http::error::header_limit ? 431 : 400,
                                     fmt::format("no HTTP request: {}", error.message()));
       co_await write(answer, 11, false);
-      co_await linger();
+      co_await linger(kMostDiscarded);
       co_return false;
     }
     continue_asked_ = beast::iequals(parser.get()[http::field::expect], "100-continue");
@@ -189,7 +189,8 @@ class Connection {
       co_return std::move(*refused);
     }
     const auto deadline = SteadyClock::now() + hub_.options.answer_timeout;
-    ChunkRegistry::Claim claim = hub_.services.chunks->claim(head.origin, wakeup_);
+    ChunkRegistry::Claim claim;
+    if (head.named) claim = hub_.services.chunks->claim(head.origin, wakeup_);
     while (claim.state == ChunkRegistry::Claim::State::busy) {
       if (hub_.over || SteadyClock::now() >= deadline) {
         Answer answer =
@@ -377,7 +378,12 @@ class Connection {
     const bool written = co_await write(answer, version, keep);
     if (place != nullptr) place->reset();
     if (!written) co_return false;
-    if (!keep && unread) co_await linger();
+    // A stranger is not waited for as long.
+    const bool stranger =
+        answer.count == UploadCount::none || answer.count == UploadCount::unauthorized;
+    if (!keep && unread) {
+      co_await linger(stranger ? kMostDiscarded : hub_.options.max_body.bytes);
+    }
     co_return keep;
   }
 
@@ -416,14 +422,13 @@ class Connection {
 
   /// Closing while the client still sends would throw the answer away that is on its way to it, and
   /// it would try again for ever. So a body that is not wanted is taken too, and thrown away.
-  asio::awaitable<void> linger() {
+  asio::awaitable<void> linger(std::uint64_t left) {
     error_code error;
     if constexpr (std::is_same_v<Stream, beast::tcp_stream>) {
       stream_.socket().shutdown(asio::ip::tcp::socket::shutdown_send, error);
     }
     std::vector<char> scrap(kBlock);
     Pace pace(hub_.options.body_timeout, hub_.options.min_rate.bytes);
-    std::uint64_t left = hub_.options.max_body.bytes;
     while (!error && left != 0) {
       beast::get_lowest_layer(stream_).expires_at(pace.deadline());
       const std::size_t got = co_await stream_.async_read_some(

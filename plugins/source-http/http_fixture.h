@@ -146,6 +146,11 @@ struct Reply {
   std::string body;
 };
 
+inline std::string request(std::string_view body, const std::string& headers = "") {
+  return "POST /v1/captures HTTP/1.1\r\nHost: x\r\n" + headers +
+         "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + std::string(body);
+}
+
 /// A plain client that sends and reads what it is told.
 class Client {
  public:
@@ -209,9 +214,7 @@ class Client {
     return reply;
   }
   Reply post(std::string_view body, const std::string& headers = "") {
-    send("POST /v1/captures HTTP/1.1\r\nHost: x\r\n" + headers +
-         "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n");
-    send(body);
+    send(request(body, headers));
     return receive();
   }
 

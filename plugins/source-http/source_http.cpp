@@ -121,8 +121,9 @@ MILLRACE_PLUGIN(
             "in each such time a body must go on by 'min_rate'; time in which it is not read does "
             "not count")
             .between(1ms, 24h),
-        option<&HttpOptions::min_rate>(
-            "min_rate", "bytes a second that a body must bring; 0: any byte will do"),
+        option<&HttpOptions::min_rate>("min_rate",
+                                       "bytes a second that a body must bring; 0: any byte will do")
+            .between(ByteSize{0}, 1_GiB),
         option<&HttpOptions::idle_timeout>("idle_timeout",
                                            "how long a connection is kept without a request")
             .between(1ms, 24h),
@@ -142,5 +143,5 @@ MILLRACE_PLUGIN(
             "\"none\": agents have times of their own, none is told to the next stages; "
             "\"packets\": there is one agent, time is that of its latest packet")
             .choices({{"none", WatermarkKind::none}, {"packets", WatermarkKind::packets}}))
-        .single("it listens on one address")
+        .single("listens on one address")
         .checked(&check_http_options))

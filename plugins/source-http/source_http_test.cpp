@@ -443,6 +443,20 @@ TEST_F(HttpTest, DrainingEndsWhenItsTimeIsOver) {
   next_.resolve(Outcome::done);  // after everything has gone
 }
 
+TEST_F(HttpTest, DrainingAnswersInTimeWhileTheNextStageBlocks) {
+  options_.finish = 300ms;
+  start();
+  next_.block(true);
+  Client one = client();
+  std::jthread post([&] { one.send(request(classic(5000))); });
+  EXPECT_FALSE(one.hears(100ms));
+  stop_.request_stop();
+  EXPECT_EQ(one.receive().status, 503);
+  EXPECT_FALSE(returned_) << "the push is still under way";
+  next_.block(false);
+  EXPECT_TRUE(eventually([&] { return returned_.load(); }, 10s));
+}
+
 TEST_F(HttpTest, ThousandIdleConnectionsAndUploadsWithFewThreads) {
   rlimit files{};
   ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &files), 0);

@@ -227,7 +227,7 @@ void Upload::settle_share() {
     }
   }
   // Before the client can hear of it, so that a chunk it sends again finds this one done.
-  if (result.ending == Ending::ok) {
+  if (ticket_ != 0 && result.ending == Ending::ok) {
     services_.chunks->finish(*origin_, ticket_, {result.packets, result.bytes});
   } else {
     services_.chunks->release(*origin_, ticket_);

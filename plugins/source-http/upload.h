@@ -48,8 +48,9 @@ class Upload : public std::enable_shared_from_this<Upload> {
     std::shared_ptr<Unresolved> unresolved;
   };
 
-  /// `ticket` is the claim on the chunk. `packing` is what the client says of the body, if it says
-  /// anything. `wakeup` is woken when there is a result or room in the pipe.
+  /// `ticket` is the claim on the chunk, 0 if nobody else can know its name. `packing` is what the
+  /// client says of the body, if it says anything. `wakeup` is woken when there is a result or room
+  /// in the pipe.
   Upload(Origin origin, std::uint64_t ticket, std::optional<Packing> packing,
          const Settings& settings, Services services, std::shared_ptr<Wakeup> wakeup);
 
