@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -19,6 +20,9 @@
 #include <boost/beast/http.hpp>
 #include <boost/beast/ssl.hpp>
 #include <fmt/format.h>
+
+#include "admission.h"
+#include "pace.h"
 
 namespace millrace {
 
@@ -38,38 +42,6 @@ constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::max();
 /// A body that is not wanted is read to its end if no more than this is left of it; beyond, the
 /// connection is closed.
 constexpr std::uint64_t kMostDiscarded = 1U << 20U;
-
-std::string_view view(beast::string_view text) { return {text.data(), text.size()}; }
-
-/// Whether a body comes fast enough: `quantum` bytes in every `window` in which it is read.
-class Pace {
- public:
-  Pace(Duration window, std::uint64_t rate)
-      : window_(window),
-        quantum_(static_cast<std::uint64_t>(static_cast<double>(rate) *
-                                            std::chrono::duration<double>(window).count())) {
-    restart();
-  }
-
-  [[nodiscard]] SteadyClock::time_point deadline() const { return deadline_; }
-  void received(std::uint64_t bytes) {
-    got_ += bytes;
-    if (got_ != 0 && got_ >= quantum_) restart();
-  }
-  /// Time that the client is not to blame for.
-  void excuse(SteadyClock::duration time) { deadline_ += time; }
-
- private:
-  void restart() {
-    got_ = 0;
-    deadline_ = SteadyClock::now() + window_;
-  }
-
-  Duration window_;
-  std::uint64_t quantum_;
-  std::uint64_t got_ = 0;
-  SteadyClock::time_point deadline_;
-};
 
 template <class Stream>
 class Connection {
@@ -133,7 +105,7 @@ class Connection {
       co_return false;
     }
     continue_asked_ = beast::iequals(parser.get()[http::field::expect], "100-continue");
-    if (std::optional<Answer> at_once = without_upload(parser.get())) {
+    if (std::optional<Answer> at_once = answer_at_once(hub_, parser.get())) {
       hub_.record(*at_once, nullptr, peer_, nullptr);
       co_return co_await finish(parser, *at_once, nullptr);
     }
@@ -142,49 +114,11 @@ class Connection {
     co_return co_await finish(parser, answer, &place);
   }
 
-  /// Everything but a POST of a capture that may come in.
-  template <class Request>
-  std::optional<Answer> without_upload(const Request& request) {
-    std::string_view path = view(request.target());
-    path = path.substr(0, path.find('?'));
-    if (path == "/v1/health") {
-      if (request.method() != http::verb::get) return not_allowed("GET");
-      return health();
-    }
-    if (path != "/v1/captures") {
-      Answer answer = refusal(404, "there are /v1/captures and /v1/health");
-      answer.count = UploadCount::none;
-      return answer;
-    }
-    if (request.method() != http::verb::post) return not_allowed("POST");
-    if (hub_.tokens() && !hub_.tokens()->admits(view(request[http::field::authorization]))) {
-      return refusal(401, "a valid bearer token is needed");
-    }
-    return std::nullopt;
-  }
-
-  static Answer not_allowed(const char* methods) {
-    Answer answer = refusal(405, fmt::format("expected {}", methods));
-    answer.allow = methods;
-    answer.count = UploadCount::none;
-    return answer;
-  }
-
-  Answer health() const {
-    Answer answer;
-    const bool blocked = hub_.services.hand_over->blocked_for() > hub_.options.blocked;
-    const char* status = hub_.draining ? "draining" : blocked ? "blocked" : "ok";
-    answer.json = fmt::format(R"({{"status":"{}"}})", status);
-    if (hub_.draining || blocked) {
-      answer.status = 503;
-      answer.retry_later = true;
-    }
-    return answer;
-  }
-
   asio::awaitable<Answer> upload(Parser& parser, bool place) {
     UploadHead head;
-    if (std::optional<Answer> refused = refuse(parser, place, head)) {
+    const BodyLength length{parser.content_length().has_value(),
+                            parser.content_length().value_or(0), parser.chunked()};
+    if (std::optional<Answer> refused = refuse(hub_, parser.get(), length, place, head)) {
       hub_.record(*refused, nullptr, peer_, nullptr);
       co_return std::move(*refused);
     }
@@ -223,35 +157,6 @@ class Connection {
     Answer answer = answer_to(head.origin, result);
     hub_.record(answer, &result, peer_, &head.origin);
     co_return answer;
-  }
-
-  std::optional<Answer> refuse(const Parser& parser, bool place, UploadHead& head) {
-    const auto& request = parser.get();
-    const auto length = parser.content_length();
-    if (!length && !parser.chunked()) {
-      return refusal(411, "Content-Length or chunked transfer encoding is needed");
-    }
-    const auto value = [&](const char* name) -> std::optional<std::string_view> {
-      const auto found = request.find(name);
-      if (found == request.end()) return std::nullopt;
-      return view(found->value());
-    };
-    try {
-      head = read_head(value("Millrace-Agent"), value("Millrace-Chunk"),
-                       view(request[http::field::content_encoding]));
-    } catch (const HeadError& error) {
-      return refusal(error.status(), error.what());
-    }
-    const std::uint64_t most = hub_.options.max_body.bytes;
-    if (length && *length > most) {
-      return refusal(413, fmt::format("the body is larger than {} bytes", most), head.origin.chunk);
-    }
-    if (hub_.draining) return refusal(503, "shutting down", head.origin.chunk);
-    if (!place) return refusal(429, "too many uploads are under way", head.origin.chunk);
-    if (hub_.services.hand_over->blocked_for() > hub_.options.blocked) {
-      return refusal(503, "the stages after this one take nothing at present", head.origin.chunk);
-    }
-    return std::nullopt;
   }
 
   /// Null if the system lacks what is needed; the claim is given back then.
