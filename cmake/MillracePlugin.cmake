@@ -55,7 +55,7 @@ endfunction()
 # Runs a GoogleTest program as one ctest entry; tests skip by themselves and say why.
 function(millrace_add_test name target)
   add_test(NAME ${name} COMMAND ${target} --gtest_brief=1)
-  set_tests_properties(${name} PROPERTIES TIMEOUT 600 ENVIRONMENT
+  set_tests_properties(${name} PROPERTIES TIMEOUT 900 ENVIRONMENT
                        "MILLRACE_SOURCE=${PROJECT_SOURCE_DIR}")
 endfunction()
 

@@ -24,8 +24,10 @@ sigset_t ending_signals() {
   return set;
 }
 
+}  // namespace
+
 /// Blocks the ending signals in this thread and those it starts, for as long as it lives.
-class BlockSignals {
+class Pipeline::BlockSignals {
  public:
   BlockSignals() {
     const sigset_t set = ending_signals();
@@ -38,6 +40,8 @@ class BlockSignals {
  private:
   sigset_t before_{};
 };
+
+namespace {
 
 class Descriptor {
  public:
@@ -71,7 +75,33 @@ Pipeline::~Pipeline() {
   for (const auto& runner : runners_) runner->close();
 }
 
+/// Libraries start threads when stages are opened. With the ending signals blocked in all of them a
+/// signal cannot end the program past the drain; until there is something to drain, it may.
 Exit Pipeline::open(Report& report) {
+  blocked_ = std::make_unique<BlockSignals>();
+  const sigset_t set = ending_signals();
+  const Descriptor signals(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  const Descriptor opened(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  Exit exit = Exit::failed;
+  std::jthread opener([&] {
+    exit = open_stages(report);
+    ::eventfd_write(opened.get(), 1);
+  });
+  while (true) {
+    pollfd waits[] = {{opened.get(), POLLIN, 0}, {signals.get(), POLLIN, 0}};
+    ::poll(waits, 2, -1);
+    signalfd_siginfo info{};
+    if (::read(signals.get(), &info, sizeof info) == sizeof info) {
+      logger_.log(LogLevel::info, {}, "a signal came before the pipeline had begun");
+      ::_exit(static_cast<int>(Exit::done));
+    }
+    if (waits[0].revents == 0) continue;
+    opener.join();
+    return exit;
+  }
+}
+
+Exit Pipeline::open_stages(Report& report) {
   bool failed = false;
   for (auto runner = runners_.rbegin(); runner != runners_.rend(); ++runner) {
     const Plan::Stage& stage = (*runner)->plan();
@@ -109,7 +139,6 @@ void Pipeline::connect() {
 }
 
 Exit Pipeline::run() {
-  const BlockSignals blocked;
   const Descriptor ended(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   ended_fd_ = ended.get();
   started_ = std::chrono::steady_clock::now();

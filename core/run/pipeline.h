@@ -24,8 +24,9 @@ struct RunOptions {
   std::string admin;  ///< HOST:PORT for health and metrics; empty: none
 };
 
-/// A pipeline that is put together and can be run once. Signals: while `run` is at work SIGINT and
-/// SIGTERM are taken by it; SIGPIPE must be ignored by the program.
+/// A pipeline that is put together and can be run once. Signals: from `open` on SIGINT and SIGTERM
+/// are blocked in this thread; `run` takes them, and one that comes while stages are opened ends
+/// the program. SIGPIPE must be ignored by the program.
 class Pipeline {
  public:
   Pipeline(const Plan& plan, const RunOptions& options, Logger& logger);
@@ -45,6 +46,9 @@ class Pipeline {
   [[nodiscard]] const std::vector<std::unique_ptr<StageRunner>>& stages() const { return runners_; }
 
  private:
+  class BlockSignals;
+
+  [[nodiscard]] Exit open_stages(Report& report);
   void connect();
   void wait_for_end(std::size_t threads);
   void show_progress();
@@ -53,6 +57,7 @@ class Pipeline {
   [[noreturn]] void force_end(const std::string& why);
   [[nodiscard]] Exit conclude(std::uint64_t ticks_per_second);
 
+  std::unique_ptr<BlockSignals> blocked_;  ///< first: goes when all threads are gone
   const Plan& plan_;
   const RunOptions options_;
   Logger& logger_;

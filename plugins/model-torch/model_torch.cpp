@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 
 #include <fmt/format.h>
 
@@ -26,6 +27,14 @@ std::string_view name_of(Layer layer) {
 struct ModelTorch::Storage {
   std::shared_ptr<const Card> card;
   std::vector<float> probabilities;
+  /// Names of agents; the sessions' own storage, with all their packets, does not go along.
+  std::deque<std::string> agents;
+
+  std::string_view keep(std::string_view agent) {
+    if (agent.empty()) return {};
+    if (agents.empty() || agents.back() != agent) agents.emplace_back(agent);
+    return agents.back();
+  }
 };
 
 void check_torch_options(const TorchOptions& options, Findings& findings) {
@@ -128,6 +137,7 @@ void ModelTorch::process(Batch<Session>& in, Output<Verdict>& out) {
     }
     Verdict& verdict = verdicts.items[i];
     verdict.session = session.info;
+    verdict.session.agent = storage->keep(session.info.agent);
     verdict.model = card_->name;
     verdict.model_version = card_->version;
     verdict.label = kUnknown;

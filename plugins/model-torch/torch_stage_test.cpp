@@ -236,6 +236,18 @@ TEST_F(TorchStageTest, OneBatchOutForEveryBatchIn) {
                                   "one", "two"));
 }
 
+TEST_F(TorchStageTest, NamesOfAgentsOutliveTheSessions) {
+  std::string name = "the name of an agent";
+  Batch<Session> sessions = sessions_of({{0}, {1}, {}});
+  for (Session& session : sessions.items) session.info.agent = name;
+  sessions.items[1].info.agent = {};
+  const Batch<Verdict> verdicts = run(with_card("known"), std::move(sessions));
+  name.assign(name.size(), 'x');
+  EXPECT_EQ(verdicts.items[0].session.agent, "the name of an agent");
+  EXPECT_EQ(verdicts.items[1].session.agent, "");
+  EXPECT_EQ(verdicts.items[2].session.agent, "the name of an agent");
+}
+
 TEST_F(TorchStageTest, SessionsThatHoldTooLittle) {
   CardText card;
   card.layer = R"("l4")";

@@ -33,7 +33,7 @@ struct HttpOptions {
   Duration body_timeout = std::chrono::seconds(30);
   ByteSize min_rate = 1_KiB;
   Duration idle_timeout = std::chrono::minutes(2);
-  Duration answer_timeout = std::chrono::minutes(1);
+  Duration answer_timeout = std::chrono::seconds(50);  ///< below the usual minute of clients
   Duration blocked = std::chrono::seconds(30);
   Duration finish = std::chrono::seconds(10);
   WatermarkKind watermark = WatermarkKind::none;

@@ -1,8 +1,10 @@
 """What the program says and how it ends, whatever it is given."""
 import json
+import signal
+import subprocess
 
 import pytest
-from millrace import BUILD, CAPTURE, PRINT, SAMPLE, SESSIONS, SOURCE, pipeline, run
+from millrace import BUILD, CAPTURE, PRINT, PROGRAM, SAMPLE, SESSIONS, SOURCE, pipeline, run
 
 TEST_PLUGINS = BUILD / "tests/plugins"
 
@@ -73,6 +75,18 @@ def test_a_stage_that_throws_ends_the_run_with_1(tmp_path, fault, words):
     result = run("run", path, "--plugins", TEST_PLUGINS, "--var", f"CAPTURE={SAMPLE}")
     assert result.returncode == 1
     assert words in result.stderr
+
+
+def test_threads_that_plugins_start_take_no_signals(tmp_path):
+    """SIGTERM drains, although the plugin's thread could take it."""
+    path = pipeline(tmp_path, CAPTURE, '[stage.x]\nuse = "good"\nfrom = "capture"\nthread = true\n')
+    with subprocess.Popen([PROGRAM, "run", path, "--plugins", TEST_PLUGINS, "--var", "CAPTURE=-", "--admin", "127.0.0.1:0"],
+                          stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=SOURCE) as process:
+        assert b"health and metrics" in process.stderr.readline()  # it runs
+        process.send_signal(signal.SIGTERM)
+        assert b"SIGTERM: stopping" in process.stderr.readline()
+        process.stdin.close()
+        assert process.wait(30) == 0
 
 
 def test_a_plugin_that_is_not_named_is_never_opened(tmp_path):

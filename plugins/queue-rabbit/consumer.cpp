@@ -1,0 +1,185 @@
+#include "consumer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "millrace/error.h"
+
+namespace millrace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+void RabbitOut::open(Context& context) {
+  context_ = &context;
+  messages_ = &context.counter("messages");
+  retried_ = &context.counter("retried");
+  dead_ = &context.counter("dead");
+  link_ = std::make_unique<Link>(options_, context, static_cast<Link::Work&>(*this));
+  inbox_->link = link_.get();
+  link_->start();
+}
+
+void RabbitOut::run(Output<Ticket>& out, std::stop_token stop) {
+  constexpr milliseconds kPatience{100};
+  while (!stop.stop_requested()) {
+    Batch<Ticket> batch;
+    {
+      std::unique_lock lock(inbox_->mutex);
+      inbox_->changed.wait_for(lock, kPatience, [this] { return !inbox_->arrived.empty(); });
+      if (!inbox_->arrived.empty()) {
+        batch = std::move(inbox_->arrived.front());
+        inbox_->arrived.pop_front();
+      }
+    }
+    out.push(std::move(batch));
+  }
+  // No more deliveries; what is under way may still be acknowledged.
+  stopping_ = true;
+  link_->wake();
+  std::deque<Batch<Ticket>> not_begun;
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    not_begun.swap(inbox_->arrived);
+  }
+  const auto give_up = steady_clock::now() + options_.finish;
+  // Stages behind this one may wait for time to move before they finish what they hold.
+  while (steady_clock::now() < give_up) {
+    std::unique_lock lock(inbox_->mutex);
+    const std::size_t unbegun = not_begun.size();
+    if (inbox_->changed.wait_for(lock, kPatience, [&] {
+          return inbox_->outstanding <= unbegun && inbox_->resolved.empty();
+        })) {
+      break;
+    }
+    lock.unlock();
+    out.push(Batch<Ticket>());
+  }
+}
+
+void RabbitOut::close() noexcept {
+  if (!link_) return;
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    inbox_->link = nullptr;
+  }
+  // Closing the connection gives back what is not acknowledged.
+  link_->stop();
+}
+
+Receipt RabbitOut::receipt_for(std::uint64_t tag) {
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    ++inbox_->outstanding;
+  }
+  return Receipt::make([inbox = inbox_, connection = connection_, tag](Outcome outcome) noexcept {
+    const std::lock_guard lock(inbox->mutex);
+    --inbox->outstanding;
+    inbox->resolved.push_back({connection, tag, outcome});
+    if (inbox->link != nullptr) inbox->link->wake();
+    inbox->changed.notify_all();
+  });
+}
+
+void RabbitOut::connected(AmqpSession& session) {
+  ++connection_;
+  cancelled_ = false;
+  if (!stopping_) session.consume(topology_.ready, static_cast<std::uint16_t>(options_.prefetch));
+}
+
+void RabbitOut::lost() {
+  // The broker gives these out again; receipts of the old connection are void by its number.
+  deliveries_.clear();
+  moving_.clear();
+}
+
+void RabbitOut::event(AmqpSession& session, AmqpSession::Event& event) {
+  using Kind = AmqpSession::Event::Kind;
+  switch (event.kind) {
+    case Kind::delivered:
+      return deliver(session, event);
+    case Kind::confirmed: {
+      const auto end = moving_.upper_bound(event.tag);
+      const auto begin = event.multiple ? moving_.begin() : moving_.find(event.tag);
+      if (begin == moving_.end()) return;
+      for (auto it = begin; it != end; ++it) session.acknowledge(it->second);
+      moving_.erase(begin, end);
+      return;
+    }
+    case Kind::refused:
+      throw LinkLost("the broker did not take a message");
+    case Kind::cancelled:
+      throw LinkLost("the broker ended the consumer: its queue is gone");
+    default:
+      return;
+  }
+}
+
+void RabbitOut::deliver(AmqpSession& session, AmqpSession::Event& event) {
+  if (stopping_) return session.give_back(event.tag);
+  messages_->add();
+  Delivery delivery{std::move(event.body), event.attempts};
+  try {
+    Batch<Ticket> batch = decode_tickets(std::as_bytes(std::span(delivery.body)));
+    batch.receipt = receipt_for(event.tag);
+    deliveries_.emplace(event.tag, std::move(delivery));
+    const std::lock_guard lock(inbox_->mutex);
+    inbox_->arrived.push_back(std::move(batch));
+    inbox_->changed.notify_all();
+  } catch (const Rejected& error) {
+    dead_->add();
+    context_->error(fmt::format("a message of {} bytes goes to '{}': {}", delivery.body.size(),
+                                topology_.dead, error.what()));
+    move(session, event.tag, topology_.dead, delivery, error.what());
+  }
+}
+
+void RabbitOut::turn(AmqpSession& session) {
+  if (stopping_ && !cancelled_) {
+    cancelled_ = true;
+    session.cancel();
+  }
+  std::vector<Resolved> resolved;
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    resolved.swap(inbox_->resolved);
+  }
+  for (const Resolved& one : resolved) settle(session, one);
+  if (!resolved.empty()) inbox_->changed.notify_all();
+}
+
+void RabbitOut::settle(AmqpSession& session, const Resolved& resolved) {
+  if (resolved.connection != connection_) return;
+  const auto found = deliveries_.find(resolved.tag);
+  if (found == deliveries_.end()) return;
+  const Delivery delivery = std::move(found->second);
+  deliveries_.erase(found);
+  if (resolved.outcome == Outcome::done) return session.acknowledge(resolved.tag);
+  // At the end of a run what was not worked on is no failure of the message.
+  if (stopping_) return session.give_back(resolved.tag);
+  if (delivery.attempts + 1 < options_.max_attempts) {
+    retried_->add();
+    move(session, resolved.tag, topology_.retry, {delivery.body, delivery.attempts + 1}, {});
+  } else {
+    dead_->add();
+    context_->error(
+        fmt::format("a message goes to '{}' after {} attempts; its sessions stay "
+                    "unclassified",
+                    topology_.dead, delivery.attempts + 1));
+    move(session, resolved.tag, topology_.dead, {delivery.body, delivery.attempts + 1},
+         "failed too often");
+  }
+}
+
+void RabbitOut::move(AmqpSession& session, std::uint64_t tag, const std::string& queue,
+                     const Delivery& delivery, const std::string& reason) {
+  std::vector<AmqpSession::Argument> headers = {
+      {kAttempts, static_cast<std::int64_t>(delivery.attempts), {}}};
+  if (!reason.empty()) headers.push_back({kReason, 0, reason});
+  moving_.emplace(session.publish("", queue, delivery.body, headers), tag);
+}
+
+}  // namespace millrace

@@ -1,0 +1,83 @@
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "millrace/stage.h"
+#include "millrace/ticket.h"
+
+#include "link.h"
+#include "rabbit_options.h"
+
+namespace millrace {
+
+/// The half that gives tickets out: every message becomes a batch, and is acknowledged when the
+/// batch's receipt is done. One whose receipt fails comes again after a pause, with its number of
+/// attempts; what cannot be read or failed too often goes to the dead-letter queue.
+class RabbitOut final : public Source<Ticket>, private Link::Work {
+ public:
+  explicit RabbitOut(const RabbitOptions& options) : options_(options), topology_(options) {}
+
+  void open(Context& context) override;
+  void run(Output<Ticket>& out, std::stop_token stop) override;
+  void close() noexcept override;
+
+ private:
+  /// A delivery that is not settled. The tag holds on one connection only.
+  struct Delivery {
+    std::string body;
+    std::uint32_t attempts = 0;
+  };
+  struct Resolved {
+    std::uint64_t connection = 0;
+    std::uint64_t tag = 0;
+    Outcome outcome = Outcome::failed;
+  };
+  /// What receipts tell; outlives the stage if a receipt does.
+  struct Inbox {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::vector<Resolved> resolved;
+    std::deque<Batch<Ticket>> arrived;
+    std::size_t outstanding = 0;  ///< receipts given out and not resolved
+    Link* link = nullptr;         ///< null when nobody listens any more
+  };
+
+  void connected(AmqpSession& session) override;
+  void event(AmqpSession& session, AmqpSession::Event& event) override;
+  void turn(AmqpSession& session) override;
+  void lost() override;
+
+  void deliver(AmqpSession& session, AmqpSession::Event& event);
+  void settle(AmqpSession& session, const Resolved& resolved);
+  /// Publishes a delivery elsewhere; it is acknowledged when that is confirmed.
+  void move(AmqpSession& session, std::uint64_t tag, const std::string& queue,
+            const Delivery& delivery, const std::string& reason);
+  [[nodiscard]] Receipt receipt_for(std::uint64_t tag);
+
+  const RabbitOptions options_;
+  const Topology topology_;
+  Context* context_ = nullptr;
+  Counter* messages_ = nullptr;
+  Counter* retried_ = nullptr;
+  Counter* dead_ = nullptr;
+
+  std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
+
+  // Of the link's thread.
+  std::uint64_t connection_ = 0;
+  std::map<std::uint64_t, Delivery> deliveries_;   ///< by delivery tag
+  std::map<std::uint64_t, std::uint64_t> moving_;  ///< delivery tags by the number of the confirm
+  bool cancelled_ = false;
+  std::atomic<bool> stopping_{false};
+
+  std::unique_ptr<Link> link_;  ///< last: its thread uses the above
+};
+
+}  // namespace millrace

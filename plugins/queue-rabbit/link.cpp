@@ -1,0 +1,180 @@
+#include "link.h"
+
+#include <algorithm>
+#include <csignal>
+#include <random>
+#include <system_error>
+#include <utility>
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "millrace/error.h"
+
+#include "rabbit_url.h"
+
+namespace millrace {
+
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+/// Codes that no waiting helps against.
+bool is_final(const Refused& refused) {
+  constexpr int kAccessRefused = 403;
+  constexpr int kOtherArguments = 406;
+  constexpr int kCommandInvalid = 503;  // an exchange type that the broker does not have
+  constexpr int kNotAllowed = 530;
+  const int code = refused.code();
+  return code == kAccessRefused || code == kOtherArguments || code == kCommandInvalid ||
+         code == kNotAllowed;
+}
+
+ConfigError explained(const Refused& refused, const RabbitOptions& options) {
+  const std::string text = refused.what();
+  if (text.find("inequivalent arg") != std::string::npos) {
+    return {"name", fmt::format("the broker has this queue or exchange with other arguments: {}; "
+                                "delete it there, or choose another name",
+                                text)};
+  }
+  if (options.delay_by == DelayBy::x_delayed_message &&
+      text.find("x-delayed-message") != std::string::npos) {
+    return {"delay_by", fmt::format("the broker lacks the delayed-message plugin ({}); "
+                                    "delay_by = \"ttl\" needs none",
+                                    text)};
+  }
+  return {"server", text};
+}
+
+milliseconds jitter(int attempt) {
+  constexpr int kFirst = 100;
+  constexpr int kMost = 3000;
+  const int bound = std::min(kMost, kFirst << std::min(attempt, 8));
+  thread_local std::minstd_rand random(std::random_device{}());
+  return milliseconds(std::uniform_int_distribution(kFirst / 2, bound)(random));
+}
+
+}  // namespace
+
+Link::Link(const RabbitOptions& options, Context& context, Work& work)
+    : options_(options),
+      topology_(options),
+      context_(context),
+      work_(work),
+      reconnects_(context.counter("reconnects")),
+      wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
+}
+
+Link::~Link() {
+  stop();
+  ::close(wake_fd_);
+}
+
+void Link::wake() noexcept { ::eventfd_write(wake_fd_, 1); }
+
+void Link::stop() noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  stopping_.notify_all();
+  wake();
+  if (thread_.joinable()) thread_.join();
+}
+
+std::optional<std::string> Link::down() const {
+  const std::lock_guard lock(mutex_);
+  return down_;
+}
+
+void Link::set_down(std::optional<std::string> why) {
+  const std::lock_guard lock(mutex_);
+  down_ = std::move(why);
+}
+
+bool Link::pause(milliseconds time) {
+  std::unique_lock lock(mutex_);
+  return !stopping_.wait_for(lock, time, [this] { return stop_.load(); });
+}
+
+std::unique_ptr<AmqpSession> Link::connect() {
+  auto session = std::make_unique<AmqpSession>(options_);
+  topology_.declare(*session);
+  return session;
+}
+
+void Link::start() {
+  try {
+    (void)parse_rabbit_url(options_.server);
+  } catch (const std::exception& error) {
+    throw ConfigError("server", error.what());
+  }
+  const auto give_up = steady_clock::now() + options_.wait;
+  std::unique_ptr<AmqpSession> session;
+  for (int attempt = 0; !session; ++attempt) {
+    try {
+      session = connect();
+    } catch (const Refused& refused) {
+      if (is_final(refused)) throw explained(refused, options_);
+      if (steady_clock::now() >= give_up) throw ConfigError("server", refused.what());
+      pause(jitter(attempt));
+    } catch (const LinkLost& lost) {
+      if (steady_clock::now() >= give_up) throw ConfigError("server", lost.what());
+      if (attempt == 0) context_.warning(fmt::format("{}; waiting for it", lost.what()));
+      pause(jitter(attempt));
+    }
+  }
+  thread_ = std::thread([this, first = std::move(session)]() mutable { run(std::move(first)); });
+}
+
+void Link::run(std::unique_ptr<AmqpSession> session) noexcept {
+  // Signals are the main thread's.
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  pthread_setname_np(pthread_self(), "rabbit");
+  for (int attempt = 0; !stop_; ++attempt) {
+    try {
+      if (!session) {
+        session = connect();
+        reconnects_.add();
+        context_.info("connected to the broker again");
+      }
+      set_down(std::nullopt);
+      attempt = 0;
+      work_.connected(*session);
+      serve(*session);
+      return;
+    } catch (const std::exception& error) {
+      work_.lost();
+      if (attempt == 0) context_.warning(fmt::format("{}; connecting again", error.what()));
+      set_down(error.what());
+    }
+    session.reset();
+    if (!pause(jitter(attempt))) return;
+  }
+}
+
+void Link::serve(AmqpSession& session) {
+  constexpr int kPatienceMs = 200;
+  while (!stop_) {
+    for (AmqpSession::Event event = session.next(); event.kind != AmqpSession::Event::Kind::none;
+         event = session.next()) {
+      work_.event(session, event);
+    }
+    work_.turn(session);
+    pollfd waits[] = {{session.descriptor(), POLLIN, 0}, {wake_fd_, POLLIN, 0}};
+    ::poll(waits, 2, kPatienceMs);
+    if (waits[1].revents != 0) {
+      eventfd_t count = 0;
+      ::eventfd_read(wake_fd_, &count);
+    }
+  }
+}
+
+}  // namespace millrace

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "millrace/context.h"
+
+#include "rabbit_options.h"
+#include "session.h"
+#include "topology.h"
+
+namespace millrace {
+
+/// A connection that is kept up by a thread of its own: it serves heartbeats whatever the pipeline
+/// does, and connects again when the connection breaks.
+class Link {
+ public:
+  /// What a half of the queue does with the connection. All calls come on the link's thread; a
+  /// LinkLost that they throw ends the connection.
+  class Work {
+   public:
+    Work() = default;
+    Work(const Work&) = delete;
+    Work& operator=(const Work&) = delete;
+    virtual ~Work() = default;
+    /// A new connection, its queues declared.
+    virtual void connected(AmqpSession& session) = 0;
+    virtual void event(AmqpSession& session, AmqpSession::Event& event) = 0;
+    /// Called after events and after `wake`.
+    virtual void turn(AmqpSession& session) = 0;
+    /// The connection is gone; what was under way on it is not settled.
+    virtual void lost() = 0;
+  };
+
+  Link(const RabbitOptions& options, Context& context, Work& work);
+  Link(const Link&) = delete;
+  Link& operator=(const Link&) = delete;
+  /// Ends the thread.
+  ~Link();
+
+  /// Connects for the first time, waiting for the broker as long as `wait` says, and starts the
+  /// thread. Throws ConfigError if the broker refuses.
+  void start();
+  /// Makes the thread call `turn` soon. Any thread.
+  void wake() noexcept;
+  /// Why there is no connection at present. Any thread.
+  [[nodiscard]] std::optional<std::string> down() const;
+  void stop() noexcept;
+
+ private:
+  [[nodiscard]] std::unique_ptr<AmqpSession> connect();
+  void run(std::unique_ptr<AmqpSession> session) noexcept;
+  void serve(AmqpSession& session);
+  void set_down(std::optional<std::string> why);
+  /// False if the link is to stop.
+  bool pause(std::chrono::milliseconds time);
+
+  const RabbitOptions options_;
+  const Topology topology_;
+  Context& context_;
+  Work& work_;
+  Counter& reconnects_;
+  int wake_fd_ = -1;
+  mutable std::mutex mutex_;
+  std::condition_variable stopping_;
+  std::atomic<bool> stop_{false};
+  std::optional<std::string> down_;
+  std::thread thread_;
+};
+
+}  // namespace millrace

@@ -1,0 +1,151 @@
+#include "publisher.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+namespace millrace {
+
+void RabbitIn::open(Context& context) {
+  context_ = &context;
+  messages_ = &context.counter("messages");
+  delayed_ = &context.counter("delayed");
+  republished_ = &context.counter("republished");
+  nacked_ = &context.counter("nacked");
+  link_ = std::make_unique<Link>(options_, context, static_cast<Link::Work&>(*this));
+  link_->start();
+}
+
+void RabbitIn::write(Batch<Ticket>& in) {
+  if (in.items.empty()) return;
+  std::vector<Ticket> now;
+  std::vector<Ticket> later;
+  for (const Ticket& ticket : in.items) {
+    (ticket.why == Due::timeout ? later : now).push_back(ticket);
+  }
+  const auto messages = [this](std::size_t tickets) {
+    return (tickets + options_.bundle - 1) / options_.bundle;
+  };
+  wait_for_room(messages(now.size()) + messages(later.size()));
+  std::deque<Message> made;
+  bundle(now, false, in.receipt, made);
+  bundle(later, true, in.receipt, made);
+  messages_->add(made.size());
+  delayed_->add(later.size());
+  {
+    const std::lock_guard lock(mutex_);
+    for (Message& message : made) waiting_.push_back(std::move(message));
+  }
+  // The messages have shares of their own; this one ends when they are handed over.
+  link_->wake();
+}
+
+void RabbitIn::bundle(std::span<const Ticket> tickets, bool delayed, const Receipt& receipt,
+                      std::deque<Message>& into) const {
+  while (!tickets.empty()) {
+    const auto some = tickets.first(std::min<std::size_t>(options_.bundle, tickets.size()));
+    into.push_back({encode(some), delayed, some.size(), receipt.fork()});
+    tickets = tickets.subspan(some.size());
+  }
+}
+
+void RabbitIn::wait_for_room(std::size_t count) {
+  constexpr std::chrono::milliseconds kPatience{500};
+  std::unique_lock lock(mutex_);
+  const auto room = [&] {
+    const std::size_t held = waiting_.size() + unconfirmed_.size();
+    // A batch that is larger than the window goes when nothing else is there.
+    return held == 0 || held + count <= options_.window;
+  };
+  while (!settled_.wait_for(lock, kPatience, room)) {
+    if (const auto why = link_->down()) throw Transient(*why);
+    if (blocked_) throw Transient("the broker takes no messages at present (resource alarm)");
+  }
+}
+
+void RabbitIn::flush() {
+  constexpr std::chrono::milliseconds kPatience{500};
+  std::unique_lock lock(mutex_);
+  const auto empty = [this] { return waiting_.empty() && unconfirmed_.empty(); };
+  while (!settled_.wait_for(lock, kPatience, empty)) {
+    if (const auto why = link_->down()) throw Transient(*why);
+  }
+}
+
+void RabbitIn::close() noexcept {
+  if (link_) link_->stop();
+  // What is left fails, so that whoever sent it knows.
+  const std::lock_guard lock(mutex_);
+  waiting_.clear();
+  unconfirmed_.clear();
+}
+
+void RabbitIn::connected(AmqpSession& /*session*/) {
+  const std::lock_guard lock(mutex_);
+  blocked_ = false;
+}
+
+void RabbitIn::turn(AmqpSession& session) {
+  while (true) {
+    std::unique_lock lock(mutex_);
+    if (waiting_.empty() || blocked_) return;
+    const Message& next = waiting_.front();
+    // Only this thread takes messages away, so this one stays where it is.
+    lock.unlock();
+    const std::uint64_t tag = next.delayed
+                                  ? session.publish(topology_.delay_exchange, topology_.delay_key,
+                                                    next.body, topology_.delay_headers)
+                                  : session.publish("", topology_.ready, next.body);
+    lock.lock();
+    unconfirmed_.emplace(tag, std::move(waiting_.front()));
+    waiting_.pop_front();
+  }
+}
+
+void RabbitIn::event(AmqpSession& /*session*/, AmqpSession::Event& event) {
+  using Kind = AmqpSession::Event::Kind;
+  if (event.kind == Kind::confirmed) return confirm(event);
+  if (event.kind == Kind::refused) {
+    nacked_->add();
+    throw LinkLost("the broker did not take a message");
+  }
+  const std::lock_guard lock(mutex_);
+  if (event.kind == Kind::blocked) {
+    blocked_ = true;
+    context_->warning(fmt::format("the broker takes no messages: {}", event.text));
+  } else if (event.kind == Kind::unblocked) {
+    blocked_ = false;
+    context_->info("the broker takes messages again");
+  }
+}
+
+void RabbitIn::confirm(const AmqpSession::Event& event) {
+  std::vector<Message> done;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto end = unconfirmed_.upper_bound(event.tag);
+    const auto begin = event.multiple ? unconfirmed_.begin() : unconfirmed_.find(event.tag);
+    for (auto it = begin; it != end && it != unconfirmed_.end(); ++it) {
+      done.push_back(std::move(it->second));
+    }
+    if (begin != unconfirmed_.end()) unconfirmed_.erase(begin, end);
+  }
+  // Outside the lock: this may run the source's code.
+  for (Message& message : done) message.receipt.done();
+  settled_.notify_all();
+}
+
+void RabbitIn::lost() {
+  const std::lock_guard lock(mutex_);
+  republished_->add(unconfirmed_.size());
+  // In the old order, before what was not published yet.
+  for (auto it = unconfirmed_.rbegin(); it != unconfirmed_.rend(); ++it) {
+    waiting_.push_front(std::move(it->second));
+  }
+  unconfirmed_.clear();
+}
+
+}  // namespace millrace

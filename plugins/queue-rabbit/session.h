@@ -1,0 +1,103 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <amqp.h>
+
+#include "millrace/time.h"
+
+#include "rabbit_options.h"
+
+namespace millrace {
+
+/// The connection is of no use any more; a new one may work.
+class LinkLost : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// What the broker said no to: code 403 access, 404 not found, 406 other arguments, 530 vhost.
+class Refused : public LinkLost {
+ public:
+  Refused(int code, const std::string& text) : LinkLost(text), code_(code) {}
+  [[nodiscard]] int code() const noexcept { return code_; }
+
+ private:
+  int code_;
+};
+
+/// One connection with one channel in confirm mode. One thread. Every failure is a LinkLost, after
+/// which only the destructor may be called.
+class AmqpSession {
+ public:
+  /// Connects and logs in.
+  explicit AmqpSession(const RabbitOptions& options);
+  AmqpSession(const AmqpSession&) = delete;
+  AmqpSession& operator=(const AmqpSession&) = delete;
+  ~AmqpSession();
+
+  struct Argument {
+    std::string name;
+    std::int64_t number = 0;
+    std::string text;  ///< used if not empty
+  };
+  void declare_queue(const std::string& name, const std::vector<Argument>& arguments);
+  void declare_exchange(const std::string& name, const std::string& type,
+                        const std::vector<Argument>& arguments);
+  void bind(const std::string& queue, const std::string& exchange, const std::string& key);
+  void consume(const std::string& queue, std::uint16_t prefetch);
+  void cancel();
+
+  /// A durable message; `headers` travel with it. Returns its number for the confirm.
+  std::uint64_t publish(const std::string& exchange, const std::string& key, std::string_view body,
+                        const std::vector<Argument>& headers = {});
+  void acknowledge(std::uint64_t tag);
+  /// Gives a delivery back to its queue.
+  void give_back(std::uint64_t tag);
+
+  struct Event {
+    enum class Kind : std::uint8_t {
+      none,
+      confirmed,
+      refused,  ///< a message was not taken (basic.nack)
+      delivered,
+      blocked,  ///< the broker takes no messages (memory or disk alarm)
+      unblocked,
+      cancelled,  ///< the broker ended the consumer, its queue is gone
+    } kind = Kind::none;
+    std::uint64_t tag = 0;
+    bool multiple = false;  ///< of confirms: all tags up to this one
+    std::string body;
+    std::uint32_t attempts = 0;  ///< the header x-attempts
+    std::string text;
+  };
+  /// What has come; `none` if nothing is there. Serves heartbeats, so call it often.
+  [[nodiscard]] Event next();
+  /// Where poll(2) tells that something may have come.
+  [[nodiscard]] int descriptor() const;
+
+ private:
+  struct Destroy {
+    void operator()(amqp_connection_state_t state) const { amqp_destroy_connection(state); }
+  };
+  void check(int status, const char* doing) const;
+  void check_reply(const char* doing) const;
+  [[nodiscard]] Event delivery(const amqp_basic_deliver_t& method);
+  [[noreturn]] void closed(const amqp_method_t& method) const;
+
+  std::unique_ptr<amqp_connection_state_t_, Destroy> state_;
+  std::uint64_t published_ = 0;
+};
+
+inline constexpr const char* kAttempts = "x-attempts";
+inline constexpr const char* kReason = "x-reason";
+
+}  // namespace millrace

@@ -1,0 +1,173 @@
+"""The server flow as processes: private servers, receivers, analysers, and clients that upload."""
+from __future__ import annotations
+
+import http.client
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+
+import pytest
+from millrace import BUILD, PROGRAM, SOURCE
+
+SERVER = SOURCE / "pipelines/server.toml"
+PLUGINS = ("source-http", "split-redis", "queue-rabbit", "sink-mysql", "model-torch")
+
+
+def need_plugins():
+    missing = [name for name in PLUGINS if not (BUILD / f"lib/millrace/plugins/{name}.so").exists()]
+    if missing:
+        pytest.skip(f"not built, a library is not installed: {', '.join(missing)}")
+
+
+class Services:
+    """Private servers in a folder; they end with this process at the latest."""
+
+    def __init__(self, folder: pathlib.Path, *names: str):
+        self.folder = folder
+        result = self.call("start", *names, "--parent", str(os.getpid()))
+        if result.returncode == 77:
+            pytest.skip(result.stderr.strip())
+        assert result.returncode == 0, result.stderr
+        self.address = dict(re.findall(r"export MILLRACE_(\w+)=(\S+)", (folder / "env").read_text(encoding="utf-8")))
+
+    def call(self, command: str, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, SOURCE / "tests/services", command, "--dir", str(self.folder), *arguments],
+                              capture_output=True, text=True, timeout=300, check=False)
+
+    def must(self, command: str, *arguments: str) -> str:
+        result = self.call(command, *arguments)
+        assert result.returncode == 0, f"{command} {arguments}: {result.stdout}{result.stderr}"
+        return result.stdout
+
+    def redis(self, *command: str) -> list[str]:
+        address = urllib.parse.urlparse(self.address["REDIS"])
+        return subprocess.run(["redis-cli", "-p", str(address.port), *command], capture_output=True, text=True, timeout=60,
+                              check=True).stdout.splitlines()
+
+    def sql(self, statement: str) -> list[tuple[str, ...]]:
+        address = urllib.parse.urlparse(self.address["MARIADB"])
+        result = subprocess.run(
+            ["mariadb", "--no-defaults", "-h", "127.0.0.1", "-P", str(address.port), "-u", "root", "--batch", "--skip-column-names",
+             address.path[1:], "-e", statement], capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 0, result.stderr
+        return [tuple(line.split("\t")) for line in result.stdout.splitlines()]
+
+    def queues(self) -> dict[str, int]:
+        """Messages by queue, also those that were delivered and not acknowledged."""
+        text = self.must("rabbitmqctl", "-q", "list_queues", "name", "messages", "--no-table-headers")
+        return {name: int(messages) for name, messages in (line.split() for line in text.splitlines() if line.strip())}
+
+    def stop(self):
+        self.call("stop")
+
+
+class Process:
+    """One `millrace run` of a part of the server file; its log goes to a file."""
+
+    def __init__(self, folder: pathlib.Path, name: str, part: str, services: Services, settings: dict[str, str],
+                 path: pathlib.Path = SERVER):
+        self.log = folder / f"{name}.log"
+        variables = {"REDIS": services.address["REDIS"], "RABBITMQ": services.address["RABBITMQ"],
+                     "MYSQL": services.address["MARIADB"], "LISTEN": "127.0.0.1:0"}
+        command = [PROGRAM, "run", path, *(("--stages", part) if part else ())]
+        for key, value in variables.items():
+            command += ["--var", f"{key}={value}"]
+        for key, value in settings.items():
+            command += ["--set", f"{key}={value}"]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, cwd=SOURCE, stderr=log, stdout=log)
+
+    def wait_for(self, pattern: str, patience: float = 60) -> re.Match:
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            found = re.search(pattern, self.text())
+            if found:
+                return found
+            assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.text()}"
+            time.sleep(0.05)
+        raise AssertionError(f"no '{pattern}' within {patience} s:\n{self.text()}")
+
+    def text(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def drain(self, patience: float = 60) -> str:
+        """Ends it by SIGTERM; what it said."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(patience) == 0, self.text()
+        assert "books do not balance" not in self.text()
+        return self.text()
+
+
+class Upload:
+    """A client that posts chunks in order, each until it is answered with success, to any of some addresses."""
+
+    def __init__(self, agent: str, bodies: list[bytes], addresses, patience: float = 180):
+        self.agent, self.bodies, self.addresses, self.patience = agent, bodies, addresses, patience
+        self.retries = 0
+        self.done = 0
+        self.error: Exception | None = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> "Upload":
+        self.thread.start()
+        return self
+
+    def join(self):
+        self.thread.join(self.patience + 60)
+        assert not self.thread.is_alive(), f"{self.agent}: {self.done} of {len(self.bodies)} chunks"
+        if self.error:
+            raise self.error
+
+    def _run(self):
+        try:
+            for number, body in enumerate(self.bodies):
+                self._post(body, f"{self.agent}-{number}")
+                self.done += 1
+        except Exception as error:  # told by join
+            self.error = error
+
+    def _post(self, body: bytes, chunk: str):
+        end = time.monotonic() + self.patience
+        attempt = 0
+        said = ""
+        while time.monotonic() < end:
+            addresses = self.addresses()
+            address = urllib.parse.urlparse(addresses[attempt % len(addresses)])
+            attempt += 1
+            try:
+                connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+                connection.request("POST", "/v1/captures", body,
+                                   {"Millrace-Agent": self.agent, "Millrace-Chunk": chunk})
+                answer = connection.getresponse()
+                said = f"{answer.status} {answer.read().decode()}"
+                connection.close()
+                if answer.status == 200:
+                    return
+                assert answer.status in (409, 429, 503), said
+                time.sleep(min(float(answer.headers.get("Retry-After", 1)), 1))
+            except (OSError, http.client.HTTPException) as error:
+                said = repr(error)
+                time.sleep(0.2)
+            self.retries += 1
+        raise AssertionError(f"{chunk} was not taken within {self.patience} s: {said}")
+
+
+def until(condition, patience: float, what: str):
+    end = time.monotonic() + patience
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {patience} s: {what}")
+        time.sleep(0.2)
