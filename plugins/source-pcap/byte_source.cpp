@@ -157,9 +157,10 @@ class GzipSource final : public Packed {
 
 class ZstdSource final : public Packed {
  public:
-  ZstdSource(std::string name, std::unique_ptr<ByteSource> raw)
+  ZstdSource(std::string name, std::unique_ptr<ByteSource> raw, int window)
       : Packed(std::move(name), std::move(raw)), stream_(ZSTD_createDStream()) {
     if (!stream_) throw std::bad_alloc();
+    if (window != 0) ZSTD_DCtx_setParameter(stream_.get(), ZSTD_d_windowLogMax, window);
   }
 
   std::size_t read(std::span<std::byte> to) override {
@@ -203,23 +204,26 @@ std::unique_ptr<ByteSource> with_head(std::span<const std::byte> head,
   return std::make_unique<HeadSource>(head, std::move(rest));
 }
 
-std::unique_ptr<ByteSource> open_bytes(const std::filesystem::path& path,
-                                       const std::stop_token& stop) {
-  std::unique_ptr<ByteSource> raw = std::make_unique<RawSource>(path, stop);
+Unpacked unpack(const std::string& name, std::unique_ptr<ByteSource> raw, int zstd_window) {
   std::byte magic[4] = {};
   const std::size_t size = read_fully(*raw, magic);
   raw = with_head(std::span(magic).first(size), std::move(raw));
   constexpr std::byte kGzip[] = {std::byte{0x1F}, std::byte{0x8B}};
   constexpr std::byte kZstd[] = {std::byte{0x28}, std::byte{0xB5}, std::byte{0x2F},
                                  std::byte{0xFD}};
-  const std::string name = path == "-" ? "standard input" : path.string();
   if (size >= sizeof kGzip && std::equal(std::begin(kGzip), std::end(kGzip), magic)) {
-    return std::make_unique<GzipSource>(name, std::move(raw));
+    return {Packing::gzip, std::make_unique<GzipSource>(name, std::move(raw))};
   }
   if (size >= sizeof kZstd && std::equal(std::begin(kZstd), std::end(kZstd), magic)) {
-    return std::make_unique<ZstdSource>(name, std::move(raw));
+    return {Packing::zstd, std::make_unique<ZstdSource>(name, std::move(raw), zstd_window)};
   }
-  return raw;
+  return {Packing::none, std::move(raw)};
+}
+
+std::unique_ptr<ByteSource> open_bytes(const std::filesystem::path& path,
+                                       const std::stop_token& stop) {
+  const std::string name = path == "-" ? "standard input" : path.string();
+  return unpack(name, std::make_unique<RawSource>(path, stop)).bytes;
 }
 
 }  // namespace millrace

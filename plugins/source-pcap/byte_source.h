@@ -33,6 +33,19 @@ class ByteSource {
 [[nodiscard]] std::unique_ptr<ByteSource> open_bytes(const std::filesystem::path& path,
                                                      const std::stop_token& stop);
 
+enum class Packing : std::uint8_t { none, gzip, zstd };
+
+struct Unpacked {
+  Packing packing = Packing::none;
+  std::unique_ptr<ByteSource> bytes;
+};
+
+/// Unpacks `raw` if its first bytes tell that it is compressed. `name` is for messages. A zstd
+/// stream that needs a window of more than 2^`zstd_window` bytes counts as damaged; 0: the
+/// library's own bound, 128 MiB.
+[[nodiscard]] Unpacked unpack(const std::string& name, std::unique_ptr<ByteSource> raw,
+                              int zstd_window = 0);
+
 /// For what has been read already: `head` comes first.
 [[nodiscard]] std::unique_ptr<ByteSource> with_head(std::span<const std::byte> head,
                                                     std::unique_ptr<ByteSource> rest);

@@ -92,6 +92,11 @@ class CaptureReader {
                                                           std::uint32_t snaplen,
                                                           const std::stop_token& stop);
 
+/// The same for a stream that has been opened; `name` is for messages.
+[[nodiscard]] std::unique_ptr<CaptureReader> read_capture(const std::string& name,
+                                                          std::uint32_t snaplen,
+                                                          std::unique_ptr<ByteSource> bytes);
+
 /// The two readers, for tests that compare them.
 [[nodiscard]] std::unique_ptr<CaptureReader> libpcap_reader(std::string name, std::uint32_t snaplen,
                                                             std::unique_ptr<ByteSource> bytes);

@@ -161,15 +161,19 @@ std::unique_ptr<CaptureReader> libpcap_reader(std::string name, std::uint32_t sn
                                          std::make_unique<Buffered>(std::move(bytes)));
 }
 
-std::unique_ptr<CaptureReader> open_capture(const std::filesystem::path& path,
-                                            std::uint32_t snaplen, const std::stop_token& stop) {
-  std::unique_ptr<ByteSource> bytes = open_bytes(path, stop);
+std::unique_ptr<CaptureReader> read_capture(const std::string& name, std::uint32_t snaplen,
+                                            std::unique_ptr<ByteSource> bytes) {
   std::byte first{};
   if (read_fully(*bytes, std::span(&first, 1)) == 0) return nullptr;
   bytes = with_head(std::span(&first, 1), std::move(bytes));
-  const std::string name = path == "-" ? "standard input" : path.string();
   if (auto classic = classic_reader(name, snaplen, bytes)) return classic;
   return libpcap_reader(name, snaplen, std::move(bytes));
+}
+
+std::unique_ptr<CaptureReader> open_capture(const std::filesystem::path& path,
+                                            std::uint32_t snaplen, const std::stop_token& stop) {
+  const std::string name = path == "-" ? "standard input" : path.string();
+  return read_capture(name, snaplen, open_bytes(path, stop));
 }
 
 }  // namespace millrace
