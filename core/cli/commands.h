@@ -10,6 +10,7 @@ namespace millrace::host {
 int run_command(const std::vector<std::string>& arguments);
 int check_command(const std::vector<std::string>& arguments);
 int plugins_command(const std::vector<std::string>& arguments);
+int new_plugin_command(const std::vector<std::string>& arguments);
 int graph_command(const std::vector<std::string>& arguments);
 
 /// Command lines that make no sense; ends in Exit::usage.

@@ -55,6 +55,8 @@ int run_command(const std::vector<std::string>& arguments) {
       ("stages", po::value<std::string>()->value_name("A..B"),                       //
        "only a part of the pipeline, cut at queue stages: ..QUEUE what feeds it, QUEUE.. what it "
        "feeds")                                                                        //
+      ("admin", po::value<std::string>()->value_name("HOST:PORT"),                     //
+       "answer GET /health and GET /metrics (Prometheus) here")                        //
       ("log-format", po::value<std::string>()->default_value("text"), "text or json")  //
       ("log-level", po::value<std::string>()->default_value("info"),                   //
        "debug, info, warning or error")                                                //
@@ -72,6 +74,7 @@ int run_command(const std::vector<std::string>& arguments) {
   RunOptions run_options;
   run_options.drain = duration_from("drain", map["drain"].as<std::string>());
   run_options.data_folder = data_folder();
+  if (map.count("admin") != 0) run_options.admin = map["admin"].as<std::string>();
   run_options.summary = map.count("no-summary") == 0;
   Logger logger = make_logger(map);
   // A reader of our output that goes away is an error of the stage that writes, not an end by

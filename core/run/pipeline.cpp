@@ -114,6 +114,13 @@ Exit Pipeline::run() {
   ended_fd_ = ended.get();
   started_ = std::chrono::steady_clock::now();
   const std::uint64_t first_tick = ticks();
+  std::unique_ptr<Admin> admin;
+  try {
+    admin = start_admin(first_tick);
+  } catch (const std::exception& error) {
+    logger_.log(LogLevel::error, {}, fmt::format("--admin: {}", error.what()));
+    return Exit::usage;
+  }
 
   std::vector<std::jthread> threads;
   const auto start = [&](StageRunner& runner, auto body) {
@@ -143,9 +150,26 @@ Exit Pipeline::run() {
   logger_.progress({});
   for (auto runner = runners_.rbegin(); runner != runners_.rend(); ++runner) (*runner)->close();
 
+  admin.reset();
+  return conclude(ticks_per_second(first_tick));
+}
+
+std::uint64_t Pipeline::ticks_per_second(std::uint64_t first_tick) const {
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - started_;
   const auto elapsed_ticks = static_cast<double>(ticks() - first_tick);
-  return conclude(static_cast<std::uint64_t>(elapsed_ticks / std::max(seconds.count(), 1e-6)));
+  return static_cast<std::uint64_t>(elapsed_ticks / std::max(seconds.count(), 1e-6));
+}
+
+std::unique_ptr<Admin> Pipeline::start_admin(std::uint64_t first_tick) {
+  if (options_.admin.empty()) return nullptr;
+  Admin::Answers answers;
+  answers.health = [this] { return health_of(state_, plan_.name, state_.stop.stop_requested()); };
+  answers.metrics = [this, first_tick] {
+    return metrics_text(runners_, ticks_per_second(first_tick));
+  };
+  auto admin = std::make_unique<Admin>(options_.admin, std::move(answers));
+  logger_.log(LogLevel::info, {}, fmt::format("health and metrics on {}", admin->url()));
+  return admin;
 }
 
 void Pipeline::wait_for_end(std::size_t /*threads*/) {

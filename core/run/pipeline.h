@@ -8,6 +8,7 @@
 
 #include "config/report.h"
 #include "graph/plan.h"
+#include "run/admin.h"
 #include "run/logger.h"
 #include "run/stage_runner.h"
 
@@ -20,6 +21,7 @@ struct RunOptions {
   std::chrono::milliseconds drain{30000};  ///< how long an end by signal may take
   std::filesystem::path data_folder;
   bool summary = true;
+  std::string admin;  ///< HOST:PORT for health and metrics; empty: none
 };
 
 /// A pipeline that is put together and can be run once. Signals: while `run` is at work SIGINT and
@@ -46,6 +48,8 @@ class Pipeline {
   void connect();
   void wait_for_end(std::size_t threads);
   void show_progress();
+  [[nodiscard]] std::unique_ptr<Admin> start_admin(std::uint64_t first_tick);
+  [[nodiscard]] std::uint64_t ticks_per_second(std::uint64_t first_tick) const;
   [[noreturn]] void force_end(const std::string& why);
   [[nodiscard]] Exit conclude(std::uint64_t ticks_per_second);
 
@@ -64,6 +68,12 @@ class Pipeline {
                                        std::uint64_t ticks_per_second);
 [[nodiscard]] std::string summary_json(const std::vector<std::unique_ptr<StageRunner>>& stages,
                                        std::uint64_t ticks_per_second);
+
+/// For --admin.
+[[nodiscard]] std::string metrics_text(const std::vector<std::unique_ptr<StageRunner>>& stages,
+                                       std::uint64_t ticks_per_second);
+[[nodiscard]] Admin::Health health_of(const RunState& state, const std::string& pipeline,
+                                      bool draining);
 
 /// Where a stage's books do not balance, in words; empty if they all do. Holds after a run in which
 /// no stage failed.

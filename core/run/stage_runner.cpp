@@ -225,7 +225,7 @@ void StageRunner::accept(BatchBase& batch, const InputAdapter* adapter, std::siz
   call(*instances_.front(), batch, emitter, keeper);
 }
 
-void StageRunner::discard(std::vector<BoxedBatch> batches, std::string_view reason) {
+void StageRunner::discard(const std::vector<BoxedBatch>& batches, std::string_view reason) {
   for (const BoxedBatch& batch : batches) {
     const std::size_t items = batch->type().count(*batch);
     if (failed_ && plan_.host.required) {

@@ -64,6 +64,8 @@ class StageRunner {
   [[nodiscard]] const Account& account() const { return account_; }
   [[nodiscard]] std::size_t workers() const { return instances_.size(); }
   [[nodiscard]] bool has_queue() const { return queue_ != nullptr; }
+  /// Batches in its queue.
+  [[nodiscard]] std::size_t waiting() const { return queue_->waiting(); }
   [[nodiscard]] bool gave_up() const { return failed_; }
   /// In a call of the stage's own code at this moment.
   [[nodiscard]] bool busy() const { return busy_ > 0; }
@@ -108,7 +110,7 @@ class StageRunner {
   void input_ended(std::size_t producer, Timekeeper& keeper);
   void send(BatchBase& batch, Timekeeper& keeper);
   void deliver_in_order(std::uint64_t number, std::vector<BoxedBatch> batches, Timekeeper& keeper);
-  void discard(std::vector<BoxedBatch> batches, std::string_view reason);
+  void discard(const std::vector<BoxedBatch>& batches, std::string_view reason);
   void fail(const std::string& what);
 
   const Plan::Stage& plan_;

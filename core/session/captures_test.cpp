@@ -34,6 +34,8 @@ struct Result {
   std::set<FiveTuple> udp;
   std::uint64_t payload = 0;
   std::uint64_t kept_packets = 0;
+  std::uint64_t kept_payload = 0;
+  std::uint64_t beyond = 0;  ///< bytes that only the reference counts
 };
 
 void read(const fs::path& file, const std::function<void(const Packet&)>& take) {
@@ -80,12 +82,17 @@ Result split(const fs::path& file) {
     (session.info.key.protocol == 6 ? result.tcp : result.udp).insert(session.info.key);
     if (session.info.epoch != 0) return;  // the reference has no epochs
     result.kept_packets += session.packets.size();
+    for (const SessionPacket& packet : session.packets) {
+      result.kept_payload += packet.from(Layer::l7).size();
+    }
   };
   read(file, [&](const Packet& packet) {
     ++result.packets;
     Decoded decoded;
     if (decode(packet, decoded) == Decode::transport) {
-      result.payload += decoded.l7_size + beyond_udp_length(packet, decoded);
+      const std::uint64_t beyond = beyond_udp_length(packet, decoded);
+      result.payload += decoded.l7_size + beyond;
+      result.beyond += beyond;
     }
     table.add(std::span(&packet, 1), 0, emit);
   });
@@ -101,6 +108,7 @@ TEST(CapturesTest, CountsAreThoseOfTheReference) {
   std::string line;
   std::getline(table, line);
   int files = 0;
+  int compared = 0;
   while (std::getline(table, line)) {
     std::vector<std::string> fields;
     std::stringstream columns(line);
@@ -126,9 +134,15 @@ TEST(CapturesTest, CountsAreThoseOfTheReference) {
     // Joined fragments take places among the 24 that the reference gives to other packets.
     if (counts.joined_fragments == 0) {
       EXPECT_EQ(std::to_string(result.kept_packets), fields[10]);
+      // Of the bytes beyond a UDP length it is not known here which packets were kept.
+      if (result.beyond == 0) {
+        EXPECT_EQ(std::to_string(result.kept_payload), fields[11]);
+        ++compared;
+      }
     }
   }
   EXPECT_EQ(files, 276);
+  EXPECT_GT(compared, 240);
 }
 
 std::vector<std::uint8_t> unpacked(const fs::path& file) {

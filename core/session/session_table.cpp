@@ -12,126 +12,11 @@
 
 #include "session/agents.h"
 #include "session/packet_store.h"
-#include "session/slab.h"
+#include "session/session_index.h"
 
 namespace millrace {
 
 namespace {
-
-constexpr std::uint32_t kNone = 0xFFFFFFFF;
-
-struct Entry {
-  FiveTuple key;
-  bool active = false;  ///< not due yet
-  bool src_is_low = true;
-  std::uint32_t hash = 0;
-  std::uint32_t agent = 0;
-  std::uint32_t previous = kNone;  ///< in the list of active or of done sessions
-  std::uint32_t next = kNone;
-  std::uint32_t epoch = 0;
-  std::uint32_t packets = 0;
-  PacketStore::Chain chain;
-  Timestamp first_seen;
-  Timestamp last_seen;
-  Timestamp created;  ///< the table's clock at the first packet
-  Timestamp touched;  ///< the table's clock at the last packet
-  std::uint64_t bytes = 0;
-  std::uint64_t payload_bytes = 0;
-  std::uint64_t born = 0;
-};
-static_assert(sizeof(Entry) <= 152, "the header promises this bound");
-
-using Entries = Slab<Entry, 1024>;
-
-/// A list through the entries, oldest first.
-class List {
- public:
-  [[nodiscard]] std::uint32_t front() const { return front_; }
-  [[nodiscard]] bool empty() const { return front_ == kNone; }
-
-  void push_back(Entries& entries, std::uint32_t index) {
-    entries[index].previous = back_;
-    entries[index].next = kNone;
-    (back_ == kNone ? front_ : entries[back_].next) = index;
-    back_ = index;
-  }
-  void remove(Entries& entries, std::uint32_t index) {
-    const Entry& entry = entries[index];
-    (entry.previous == kNone ? front_ : entries[entry.previous].next) = entry.next;
-    (entry.next == kNone ? back_ : entries[entry.next].previous) = entry.previous;
-  }
-
- private:
-  std::uint32_t front_ = kNone;
-  std::uint32_t back_ = kNone;
-};
-
-/// Five-tuple to entry: open addressing with linear probing, half full at most.
-class Index {
- public:
-  struct Slot {
-    std::uint32_t entry = kNone;
-    std::uint32_t hash = 0;
-  };
-
-  Index() : slots_(1024) {}
-
-  void prefetch(std::uint32_t hash) const { __builtin_prefetch(&slots_[hash & mask()]); }
-  /// The entry that probably will be asked for.
-  [[nodiscard]] std::uint32_t hint(std::uint32_t hash) const { return slots_[hash & mask()].entry; }
-
-  [[nodiscard]] std::uint32_t find(const Entries& entries, const FiveTuple& key,
-                                   std::uint32_t agent, std::uint32_t hash) const {
-    for (std::size_t at = hash & mask(); slots_[at].entry != kNone; at = (at + 1) & mask()) {
-      if (slots_[at].hash != hash) continue;
-      const Entry& entry = entries[slots_[at].entry];
-      if (entry.key == key && entry.agent == agent) return slots_[at].entry;
-    }
-    return kNone;
-  }
-
-  void insert(std::uint32_t entry, std::uint32_t hash) {
-    if ((size_ + 1) * 2 > slots_.size()) grow();
-    place(slots_, {entry, hash});
-    ++size_;
-  }
-
-  void remove(std::uint32_t entry, std::uint32_t hash) {
-    std::size_t hole = hash & mask();
-    while (slots_[hole].entry != entry) hole = (hole + 1) & mask();
-    // Those behind it move up, so that no probe ends too early.
-    for (std::size_t at = (hole + 1) & mask(); slots_[at].entry != kNone; at = (at + 1) & mask()) {
-      const std::size_t home = slots_[at].hash & mask();
-      if (((at - home) & mask()) >= ((at - hole) & mask())) {
-        slots_[hole] = slots_[at];
-        hole = at;
-      }
-    }
-    slots_[hole] = {};
-    --size_;
-  }
-
- private:
-  [[nodiscard]] std::size_t mask() const { return slots_.size() - 1; }
-
-  static void place(std::vector<Slot>& slots, Slot slot) {
-    const std::size_t mask = slots.size() - 1;
-    std::size_t at = slot.hash & mask;
-    while (slots[at].entry != kNone) at = (at + 1) & mask;
-    slots[at] = slot;
-  }
-
-  void grow() {
-    std::vector<Slot> larger(slots_.size() * 2);
-    for (const Slot& slot : slots_) {
-      if (slot.entry != kNone) place(larger, slot);
-    }
-    slots_ = std::move(larger);
-  }
-
-  std::vector<Slot> slots_;
-  std::size_t size_ = 0;
-};
 
 /// A packet after the first pass.
 struct Work {
@@ -155,8 +40,11 @@ std::uint64_t FragmentCache::hash_of(const FragmentKey& key) noexcept {
 
 class SessionTable::Impl {
  public:
-  explicit Impl(const SessionLimits& limits)
-      : limits_(limits), fragments_(limits.max_fragments), seed_(random_seed()) {
+  Impl(const SessionLimits& limits, Begin on_begin)
+      : limits_(limits),
+        on_begin_(std::move(on_begin)),
+        fragments_(limits.max_fragments),
+        seed_(random_seed()) {
     limits_.packets = std::max<std::uint32_t>(limits_.packets, 1);
     limits_.max_sessions = std::max<std::uint32_t>(limits_.max_sessions, 1);
   }
@@ -195,6 +83,15 @@ class SessionTable::Impl {
     }
   }
 
+  bool expire(const FiveTuple& key, std::string_view agent, const SessionId& id, const Emit& emit) {
+    const std::uint32_t number = agents_.number(agent);
+    const std::uint32_t index = index_.find(entries_, key, number, hash_of(key, number));
+    const bool found = index != kNone && entries_[index].active && id_of(entries_[index]) == id;
+    if (found) finish(index, Due::timeout, emit);
+    agents_.drop_unused();
+    return found;
+  }
+
   void flush(const Emit& emit) {
     while (!active_.empty()) finish(active_.front(), Due::end, emit);
   }
@@ -205,8 +102,13 @@ class SessionTable::Impl {
   [[nodiscard]] std::uint64_t bytes_held() const { return store_.bytes_held(); }
 
  private:
-  [[nodiscard]] std::uint64_t hash_of(const void* data, std::size_t size) const {
-    return XXH3_64bits_withSeed(data, size, seed_);
+  [[nodiscard]] std::uint32_t hash_of(const FiveTuple& key, std::uint32_t agent) const {
+    constexpr std::uint32_t kOdd = 0x9E3779B1;
+    return static_cast<std::uint32_t>(XXH3_64bits_withSeed(&key, sizeof key, seed_)) ^ agent * kOdd;
+  }
+
+  [[nodiscard]] SessionId id_of(const SessionEntry& entry) const {
+    return session_id(entry.key, entry.first_seen, entry.epoch, agents_.name(entry.agent));
   }
 
   /// First pass: decodes and asks the memory for what the second pass will need.
@@ -226,9 +128,7 @@ class SessionTable::Impl {
       fragments_.remember(key_of(packet, work), work.decoded, packet.time);
     }
     if (work.kind == Decode::transport) {
-      constexpr std::uint32_t kOdd = 0x9E3779B1;
-      work.hash = static_cast<std::uint32_t>(hash_of(&work.decoded.key, sizeof(FiveTuple))) ^
-                  work.agent * kOdd;
+      work.hash = hash_of(work.decoded.key, work.agent);
       index_.prefetch(work.hash);
     }
   }
@@ -272,7 +172,7 @@ class SessionTable::Impl {
       index = create(decoded.key, work, emit);
       begin(index, packet, decoded, 0, tag);
     } else if (!entries_[index].active) {
-      Entry& entry = entries_[index];
+      SessionEntry& entry = entries_[index];
       const bool opens =
           decoded.key.protocol == 6 && (decoded.tcp_flags & (kTcpSyn | kTcpAck)) == kTcpSyn;
       if (opens || clock_ - entry.touched > limits_.idle) {
@@ -288,7 +188,7 @@ class SessionTable::Impl {
         return;
       }
     }
-    Entry& entry = entries_[index];
+    SessionEntry& entry = entries_[index];
     kept.from_src = decoded.src_is_low == entry.src_is_low;
     store_.append(entry.chain, kept);
     entry.last_seen = std::max(entry.last_seen, packet.time);
@@ -319,7 +219,7 @@ class SessionTable::Impl {
   /// A session begins, with a new five-tuple or with one that was done.
   void begin(std::uint32_t index, const Packet& packet, const Decoded& decoded, std::uint32_t epoch,
              std::uint64_t tag) {
-    Entry& entry = entries_[index];
+    SessionEntry& entry = entries_[index];
     entry.active = true;
     entry.src_is_low = decoded.src_is_low;
     entry.epoch = epoch;
@@ -334,20 +234,31 @@ class SessionTable::Impl {
     active_.push_back(entries_, index);
     ++active_count_;
     ++counts_.sessions;
+    if (on_begin_) announce(entry);
+  }
+
+  void announce(const SessionEntry& entry) {
+    SessionInfo info;
+    info.id = id_of(entry);
+    info.key = entry.key;
+    info.epoch = entry.epoch;
+    info.first_seen = entry.first_seen;
+    info.src_is_low = entry.src_is_low;
+    info.agent = agents_.name(entry.agent);
+    on_begin_(info, entry.born);
   }
 
   void evict(const Emit& emit) { finish(active_.front(), Due::evicted, emit); }
 
   /// The session is due: emitted, its packets freed, its five-tuple remembered.
   void finish(std::uint32_t index, Due due, const Emit& emit) {
-    Entry& entry = entries_[index];
+    SessionEntry& entry = entries_[index];
     active_.remove(entries_, index);
     done_.push_back(entries_, index);
     entry.active = false;
     --active_count_;
     Session session;
-    session.info.id =
-        session_id(entry.key, entry.first_seen, entry.epoch, agents_.name(entry.agent));
+    session.info.id = id_of(entry);
     session.info.key = entry.key;
     session.info.src_is_low = entry.src_is_low;
     session.info.due = due;
@@ -372,10 +283,11 @@ class SessionTable::Impl {
   }
 
   SessionLimits limits_;
-  Entries entries_;
-  Index index_;
-  List active_;  ///< by `created`
-  List done_;    ///< by time of becoming done or of the last packet after that
+  Begin on_begin_;
+  SessionEntries entries_;
+  SessionIndex index_;
+  SessionList active_;  ///< by `created`
+  SessionList done_;    ///< by time of becoming done or of the last packet after that
   PacketStore store_;
   FragmentCache fragments_;
   Agents agents_;
@@ -386,13 +298,18 @@ class SessionTable::Impl {
   std::vector<Work> work_;
 };
 
-SessionTable::SessionTable(const SessionLimits& limits) : impl_(std::make_unique<Impl>(limits)) {}
+SessionTable::SessionTable(const SessionLimits& limits, Begin on_begin)
+    : impl_(std::make_unique<Impl>(limits, std::move(on_begin))) {}
 SessionTable::~SessionTable() = default;
 void SessionTable::add(std::span<const Packet> packets, std::uint64_t tag, const Emit& emit) {
   impl_->add(packets, tag, emit);
 }
 void SessionTable::advance(Timestamp watermark, const Emit& emit) {
   impl_->advance(watermark, emit);
+}
+bool SessionTable::expire(const FiveTuple& key, std::string_view agent, const SessionId& id,
+                          const Emit& emit) {
+  return impl_->expire(key, agent, id, emit);
 }
 void SessionTable::flush(const Emit& emit) { impl_->flush(emit); }
 const SessionCounts& SessionTable::counts() const noexcept { return impl_->counts(); }

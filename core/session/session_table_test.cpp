@@ -213,5 +213,81 @@ TEST(SessionBatchTest, OwnsItsBytes) {
   EXPECT_EQ(std::memcmp(taken.items[0].packets[1].data, "xxx", 3), 0);
 }
 
+/// A packet of one five-tuple as `origin` has it.
+Packet of(Packets& packets, const Origin* origin, Duration time = {}, std::uint8_t flags = 0x10) {
+  Packet packet = packets.add({.tcp = true, .flags = flags}, time);
+  packet.origin = origin;
+  return packet;
+}
+
+TEST(SessionTableTest, AgentsHaveSessionsOfTheirOwn) {
+  SessionTable table({.packets = 2});
+  Packets packets;
+  Seen seen;
+  const Origin a{"a", {}};
+  const Origin b{"b", {}};
+  std::vector<std::string> agents;
+  const auto note = [&](const Session& session, std::uint64_t born) {
+    agents.emplace_back(session.info.agent);
+    seen.emit()(session, born);
+  };
+  const std::vector<Packet> all = {of(packets, &a), of(packets, &b), of(packets, nullptr),
+                                   of(packets, &b), of(packets, &a)};
+  table.add(all, 0, note);
+  table.flush(note);
+  EXPECT_THAT(agents, ElementsAre("b", "a", ""));
+  EXPECT_THAT(seen.sessions, ElementsAre("80:2:full", "80:2:full", "80:1:end"));
+  EXPECT_EQ(std::set<std::string>(seen.ids.begin(), seen.ids.end()).size(), 3U);
+}
+
+TEST(SessionTableTest, NamesOfAgentsThatAreGoneAreForgottenAndDoNotMixUp) {
+  SessionTable table({.packets = 24, .delay = 1s, .idle = 1s});
+  Packets packets;
+  std::vector<std::string> agents;
+  const auto note = [&](const Session& session, std::uint64_t) {
+    agents.emplace_back(session.info.agent);
+  };
+  for (int i = 0; i < 100; ++i) {
+    const Origin origin{"agent " + std::to_string(i), {}};
+    const Packet packet = of(packets, &origin, std::chrono::seconds(10 * i));
+    table.add(std::span(&packet, 1), 0, note);
+  }
+  table.flush(note);
+  ASSERT_EQ(agents.size(), 100U);
+  for (std::size_t i = 0; i < agents.size(); ++i)
+    EXPECT_EQ(agents[i], "agent " + std::to_string(i));
+  EXPECT_LE(table.size(), 2U);
+}
+
+TEST(SessionTableTest, TellsWhatBeginsAndEndsItOnRequest) {
+  std::vector<SessionInfo> begun;
+  SessionTable table({.packets = 24},
+                     [&](const SessionInfo& info, std::uint64_t) { begun.push_back(info); });
+  Packets packets;
+  Seen seen;
+  const Packet packet = of(packets, nullptr, 5s);
+  table.add(std::span(&packet, 1), 0, seen.emit());
+  ASSERT_EQ(begun.size(), 1U);
+  SessionId other = begun[0].id;
+  other[0] ^= 1U;
+  EXPECT_FALSE(table.expire(begun[0].key, {}, other, seen.emit()));
+  EXPECT_FALSE(table.expire(begun[0].key, "nobody", begun[0].id, seen.emit()));
+  EXPECT_TRUE(table.expire(begun[0].key, {}, begun[0].id, seen.emit()));
+  EXPECT_FALSE(table.expire(begun[0].key, {}, begun[0].id, seen.emit()));
+  EXPECT_THAT(seen.sessions, ElementsAre("80:1:timeout"));
+  EXPECT_EQ(seen.ids[0], to_hex(begun[0].id));
+}
+
+// Whether the table has forgotten a five-tuple already must not show in its next session.
+TEST(SessionTableTest, AfterTheIdleTimeEpochsBeginAgain) {
+  SessionTable table({.packets = 1, .idle = 60s});
+  Packets packets;
+  Seen seen;
+  give(table, seen, of(packets, nullptr, 0s));
+  give(table, seen, of(packets, nullptr, 10s, 0x02));
+  give(table, seen, of(packets, nullptr, 71s));
+  EXPECT_THAT(seen.sessions, ElementsAre("80:1:full", "80:1:full:1", "80:1:full"));
+}
+
 }  // namespace
 }  // namespace millrace

@@ -26,8 +26,10 @@ std::shared_ptr<BufferPool::Buffer> BufferPool::take(std::size_t size) {
           }};
 }
 
-PacketBatcher::PacketBatcher(std::size_t packets, std::size_t bytes)
-    : most_packets_(packets), most_bytes_(bytes) {}
+PacketBatcher::PacketBatcher(std::size_t packets, std::size_t bytes, std::string agent)
+    : most_packets_(packets), most_bytes_(bytes) {
+  pool_->origin.agent = std::move(agent);
+}
 
 void PacketBatcher::add(Output<Packet>& out, const Packet& packet) {
   if (buffer_ &&
@@ -55,6 +57,9 @@ void PacketBatcher::push_views(Output<Packet>& out, std::vector<Packet> packets,
                                std::shared_ptr<BufferPool::Buffer> buffer) {
   if (packets.empty()) return;
   for (const Packet& packet : packets) watermark_ = std::max(watermark_, packet.time);
+  if (!pool_->origin.agent.empty()) {
+    for (Packet& packet : packets) packet.origin = &pool_->origin;
+  }
   Batch<Packet> batch(std::move(packets));
   batch.watermark = watermark_;
   batch.storage_bytes = buffer->bytes.size();

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "millrace/packet.h"
@@ -21,6 +22,9 @@ class BufferPool : public std::enable_shared_from_this<BufferPool> {
   /// At least `size` bytes.
   [[nodiscard]] std::shared_ptr<Buffer> take(std::size_t size);
 
+  /// For packets in these buffers: the pool lives as long as one of them.
+  Origin origin;
+
  private:
   std::mutex mutex_;
   std::vector<std::unique_ptr<Buffer>> free_;
@@ -30,7 +34,8 @@ class BufferPool : public std::enable_shared_from_this<BufferPool> {
 /// buffer of the pool already (`push_views`).
 class PacketBatcher {
  public:
-  PacketBatcher(std::size_t packets, std::size_t bytes);
+  /// With an `agent` all packets bear its name.
+  PacketBatcher(std::size_t packets, std::size_t bytes, std::string agent = {});
 
   /// Copies the packet. Pushes first if the batch is full.
   void add(Output<Packet>& out, const Packet& packet);

@@ -30,7 +30,7 @@ void check_pcap_options(const PcapOptions& options, Findings& findings) {
 
 SourcePcap::SourcePcap(const PcapOptions& options)
     : options_(options),
-      batcher_(options.batch, options.batch_bytes.bytes),
+      batcher_(options.batch, options.batch_bytes.bytes, options.agent),
       gate_(options.count, options.interface.empty() ? options.duration : Duration()) {}
 
 void SourcePcap::open(Context& context) {
@@ -170,5 +170,9 @@ MILLRACE_PLUGIN(
             "batch_bytes",
             "size of the buffers that packets are read into; batches in "
             "queues keep theirs until they are done")
-            .between(4_KiB, 64_MiB))
+            .between(4_KiB, 64_MiB),
+        option<&PcapOptions::agent>(
+            "agent",
+            "name of the agent that captured the packets; sessions of different agents are kept "
+            "apart and have other ids"))
         .checked(&check_pcap_options))

@@ -26,6 +26,7 @@ struct PcapOptions {
   Duration duration{};
   std::uint32_t batch = 512;
   ByteSize batch_bytes = 256_KiB;
+  std::string agent{};
 };
 
 /// Packets from capture files or from a network interface.

@@ -206,6 +206,23 @@ TEST_F(SourcePcapTest, DamagedLengthNamesPlaceAfterGivingWhatCameBefore) {
   EXPECT_EQ(seen(recorder_).size(), 1U);
 }
 
+TEST_F(SourcePcapTest, PacketsBearTheNameOfTheAgent) {
+  PcapOptions options;
+  for (const std::string& content : {classic(3), pcapng(3)}) {
+    options.file = {file("x", content)};
+    options.agent = "site a";
+    read(options);
+    ASSERT_EQ(recorder_.items().size(), 3U);
+    for (const Packet& packet : recorder_.items()) {
+      ASSERT_NE(packet.origin, nullptr);
+      EXPECT_EQ(packet.origin->agent, "site a");
+    }
+    options.agent.clear();
+    read(options);
+    EXPECT_EQ(recorder_.items().at(0).origin, nullptr);
+  }
+}
+
 TEST_F(SourcePcapTest, SnaplenCountDurationAndFilter) {
   PcapOptions options;
   options.file = {file("x", classic(9))};

@@ -1,10 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "millrace/session_table.h"
 #include "millrace/stage.h"
+
+#include "split_counters.h"
 
 namespace millrace {
 
@@ -16,7 +19,12 @@ struct SplitOptions {
   ByteSize max_bytes = 1_GiB;
   std::uint32_t max_fragments = 4096;
   Layer keep = Layer::l7;
+  // Only of split-memory.tickets:
+  std::uint32_t max_agents = 1024;
+  std::string server{};
 };
+
+[[nodiscard]] SessionLimits session_limits(const SplitOptions& options);
 
 /// Groups packets into sessions in this process's memory (millrace/session_table.h).
 class SplitMemory final : public Transform<Packet, Session> {
@@ -40,10 +48,8 @@ class SplitMemory final : public Transform<Packet, Session> {
   Output<Session>* out_ = nullptr;  ///< during a call
   Timestamp watermark_ = kNoTime;
   SessionCounts reported_;
-  Counter* sessions_ = nullptr;
-  Counter* fragments_ = nullptr;
+  SplitCounters counters_;
   Counter* evicted_ = nullptr;
-  Counter* forgotten_ = nullptr;
 };
 
 }  // namespace millrace

@@ -55,7 +55,11 @@ class SessionTable {
   /// valid during the call. `born` is what `add` was given with the session's first packet.
   using Emit = std::function<void(const Session& session, std::uint64_t born)>;
 
-  explicit SessionTable(const SessionLimits& limits);
+  /// Called for every session that begins, before it can become due. Of the info only id, key,
+  /// epoch, first_seen, src_is_low and agent are filled in.
+  using Begin = std::function<void(const SessionInfo& info, std::uint64_t born)>;
+
+  explicit SessionTable(const SessionLimits& limits, Begin on_begin = {});
   SessionTable(const SessionTable&) = delete;
   SessionTable& operator=(const SessionTable&) = delete;
   ~SessionTable();
@@ -64,6 +68,9 @@ class SessionTable {
   void add(std::span<const Packet> packets, std::uint64_t tag, const Emit& emit);
   /// No earlier packet will come. Time never goes back: a lower value changes nothing.
   void advance(Timestamp watermark, const Emit& emit);
+  /// Emits the session of this key and id as `timeout` if it is not due yet. Returns whether it
+  /// was.
+  bool expire(const FiveTuple& key, std::string_view agent, const SessionId& id, const Emit& emit);
   /// Emits everything that is not due yet, oldest first, as `end`.
   void flush(const Emit& emit);
 

@@ -1,0 +1,35 @@
+# find_package(Millrace) for the build folder and for an installation, and what `cmake --install` copies.
+include(CMakePackageConfigHelpers)
+include(GNUInstallDirs)
+
+function(millrace_write_config folder sdk include install_prefix)
+  set(MILLRACE_SDK "${sdk}")
+  set(MILLRACE_INCLUDE "${include}")
+  configure_package_config_file("${PROJECT_SOURCE_DIR}/cmake/MillraceConfig.cmake.in"
+    "${folder}/MillraceConfig.cmake"
+    INSTALL_DESTINATION lib/cmake/Millrace INSTALL_PREFIX "${install_prefix}"
+    PATH_VARS MILLRACE_SDK MILLRACE_INCLUDE)
+  write_basic_package_version_file("${folder}/MillraceConfigVersion.cmake"
+    VERSION ${PROJECT_VERSION} COMPATIBILITY ExactVersion)
+endfunction()
+
+# The build folder is laid out as an installation is.
+set(package "${CMAKE_BINARY_DIR}/lib/cmake/Millrace")
+millrace_write_config("${package}" "${CMAKE_BINARY_DIR}/lib/libmillrace-sdk.a"
+                      "${PROJECT_SOURCE_DIR}/core/include" "${CMAKE_BINARY_DIR}")
+file(COPY "${PROJECT_SOURCE_DIR}/cmake/MillracePlugin.cmake" DESTINATION "${package}")
+
+set(package "${CMAKE_BINARY_DIR}/install")
+millrace_write_config("${package}" lib/libmillrace-sdk.a include "${CMAKE_INSTALL_PREFIX}")
+install(FILES "${package}/MillraceConfig.cmake" "${package}/MillraceConfigVersion.cmake"
+              "${PROJECT_SOURCE_DIR}/cmake/MillracePlugin.cmake"
+        DESTINATION lib/cmake/Millrace COMPONENT dev)
+install(TARGETS millrace-sdk ARCHIVE DESTINATION lib COMPONENT dev)
+install(DIRECTORY "${PROJECT_SOURCE_DIR}/core/include/millrace" DESTINATION include COMPONENT dev)
+install(DIRECTORY "${PROJECT_SOURCE_DIR}/templates" DESTINATION share/millrace COMPONENT dev)
+install(TARGETS millrace RUNTIME DESTINATION bin COMPONENT host)
+install(DIRECTORY "${PROJECT_SOURCE_DIR}/pipelines" "${PROJECT_SOURCE_DIR}/models"
+        DESTINATION share/millrace COMPONENT host)
+# Plugins, and what some of them load beside their folder.
+install(DIRECTORY "${CMAKE_BINARY_DIR}/lib/millrace" DESTINATION lib COMPONENT host
+        USE_SOURCE_PERMISSIONS FILES_MATCHING PATTERN "*.so")

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+namespace millrace::host {
+
+/// A small HTTP server for people and monitoring (`--admin`), on a thread of its own:
+/// GET /health: 200 while all is well, 503 while the pipeline drains or has failed; JSON.
+/// GET /metrics: Prometheus text format 0.0.4.
+/// It answers without authentication and changes nothing; bind it to a private address.
+class Admin {
+ public:
+  struct Health {
+    bool ok = true;
+    std::string json;
+  };
+  struct Answers {
+    std::function<Health()> health;
+    std::function<std::string()> metrics;
+  };
+
+  /// `address` is "HOST:PORT"; port 0 takes a free one. Throws std::runtime_error, saying why, if
+  /// it cannot listen there. The functions are called on the server's thread.
+  Admin(const std::string& address, Answers answers);
+  Admin(const Admin&) = delete;
+  Admin& operator=(const Admin&) = delete;
+  ~Admin();
+
+  /// Where it listens, as a URL.
+  [[nodiscard]] std::string url() const;
+
+ private:
+  class Server;
+  std::unique_ptr<Server> server_;
+};
+
+}  // namespace millrace::host

@@ -1,0 +1,102 @@
+#include <fmt/format.h>
+
+#include "millrace/json.h"
+
+#include "run/pipeline.h"
+
+namespace millrace::host {
+
+namespace {
+
+/// Label values of the Prometheus text format.
+std::string quoted(std::string_view text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '\n') {
+      out += "\\n";
+      continue;
+    }
+    if (c == '"' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out + '"';
+}
+
+class Exposition {
+ public:
+  void family(std::string_view name, std::string_view type, std::string_view help) {
+    name_ = name;
+    text_ += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
+  }
+  template <class Value>
+  void sample(std::string_view stage, Value value, std::string_view label = {},
+              std::string_view label_value = {}) {
+    text_ += fmt::format("{}{{stage={}", name_, quoted(stage));
+    if (!label.empty()) text_ += fmt::format(",{}={}", label, quoted(label_value));
+    text_ += fmt::format("}} {}\n", value);
+  }
+  [[nodiscard]] std::string take() { return std::move(text_); }
+
+ private:
+  std::string text_;
+  std::string name_;
+};
+
+}  // namespace
+
+std::string metrics_text(const std::vector<std::unique_ptr<StageRunner>>& stages,
+                         std::uint64_t ticks_per_second) {
+  Exposition out;
+  const auto counters = [&](std::string_view name, std::string_view help,
+                            Counter Account::*member) {
+    out.family(name, "counter", help);
+    for (const auto& stage : stages) {
+      out.sample(stage->plan().name, (stage->account().*member).value());
+    }
+  };
+  counters("millrace_items_in_total", "Items that the stage was given.", &Account::in);
+  counters("millrace_items_out_total", "Items that the stage gave on.", &Account::out);
+  counters("millrace_items_rejected_total", "Items that the stage can never handle.",
+           &Account::rejected);
+  counters("millrace_items_failed_total", "Items that came while or after the stage failed.",
+           &Account::failed);
+  counters("millrace_items_retried_total", "Items of calls that had to be repeated.",
+           &Account::retried);
+  counters("millrace_batches_undelivered_total", "Batches of a source whose receipt failed.",
+           &Account::undelivered);
+  out.family("millrace_items_dropped_total", "counter", "Items dropped on purpose, by reason.");
+  for (const auto& stage : stages) {
+    for (const auto& [reason, n] : stage->account().dropped()) {
+      out.sample(stage->plan().name, n, "reason", reason);
+    }
+  }
+  out.family("millrace_stage_count_total", "counter", "The stage's own counters, by name.");
+  for (const auto& stage : stages) {
+    for (const auto& [name, n] : stage->account().counters()) {
+      out.sample(stage->plan().name, n, "name", name);
+    }
+  }
+  out.family("millrace_stage_busy_seconds_total", "counter", "Time in the stage's own code.");
+  for (const auto& stage : stages) {
+    out.sample(stage->plan().name,
+               static_cast<double>(stage->account().busy_ticks.value()) /
+                   static_cast<double>(std::max<std::uint64_t>(ticks_per_second, 1)));
+  }
+  out.family("millrace_queue_batches", "gauge", "Batches that wait in front of the stage.");
+  for (const auto& stage : stages) {
+    if (stage->has_queue()) out.sample(stage->plan().name, stage->waiting());
+  }
+  return out.take();
+}
+
+Admin::Health health_of(const RunState& state, const std::string& pipeline, bool draining) {
+  Admin::Health health;
+  health.ok = !state.failed && !draining;
+  json::Object object(health.json);
+  object.member("pipeline", pipeline);
+  object.member("status", state.failed ? "failed" : draining ? "draining" : "running");
+  if (state.failed) object.member("cause", state.cause());
+  return health;
+}
+
+}  // namespace millrace::host

@@ -1,0 +1,41 @@
+#include "split_counters.h"
+
+namespace millrace {
+
+SessionCounts difference(const SessionCounts& now, const SessionCounts& before) {
+  SessionCounts counts;
+  counts.packets = now.packets - before.packets;
+  counts.stored = now.stored - before.stored;
+  counts.after_due = now.after_due - before.after_due;
+  counts.joined_fragments = now.joined_fragments - before.joined_fragments;
+  counts.lost_fragments = now.lost_fragments - before.lost_fragments;
+  for (std::size_t i = 0; i < kDecodeKinds; ++i) {
+    counts.undecodable[i] = now.undecodable[i] - before.undecodable[i];
+  }
+  counts.sessions = now.sessions - before.sessions;
+  counts.forgotten = now.forgotten - before.forgotten;
+  return counts;
+}
+
+void SplitCounters::open(Context& context) {
+  context_ = &context;
+  sessions_ = &context.counter("sessions");
+  fragments_ = &context.counter("joined-fragments");
+  forgotten_ = &context.counter("forgotten");
+}
+
+void SplitCounters::add(const SessionCounts& more) {
+  sessions_->add(more.sessions);
+  fragments_->add(more.joined_fragments);
+  forgotten_->add(more.forgotten);
+  const auto drop = [this](std::string_view reason, std::uint64_t n) {
+    if (n != 0) context_->dropped(reason, n);
+  };
+  drop("after-due", more.after_due);
+  drop("lost-fragment", more.lost_fragments);
+  for (std::size_t kind = 0; kind < more.undecodable.size(); ++kind) {
+    drop(to_string(static_cast<Decode>(kind)), more.undecodable[kind]);
+  }
+}
+
+}  // namespace millrace

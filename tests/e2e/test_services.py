@@ -1,0 +1,111 @@
+"""tests/services: private servers that start, come back with their data, and go away."""
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from millrace import SOURCE
+
+SCRIPT = SOURCE / "tests/services"
+
+
+def services(*arguments, check=True):
+    done = subprocess.run([str(SCRIPT), *map(str, arguments)], capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip(done.stderr.strip())
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def redis(port, *words):
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        connection.settimeout(5)
+        connection.sendall((" ".join(words) + "\r\n").encode())
+        return connection.recv(1000).decode()
+
+
+def port_of(folder):
+    line, = (folder / "env").read_text(encoding="utf-8").splitlines()
+    assert line.startswith("export MILLRACE_REDIS=redis://127.0.0.1:")
+    return int(line.rsplit(":", 1)[1])
+
+
+def test_a_server_keeps_port_and_data_over_kill_and_restart(tmp_path):
+    services("start", "redis", "--dir", tmp_path, "--option", "redis=--appendfsync always")
+    try:
+        port = port_of(tmp_path)
+        assert redis(port, "SET", "key", "1") == "+OK\r\n"
+        services("kill", "redis", "--dir", tmp_path)
+        with pytest.raises(ConnectionRefusedError):
+            redis(port, "PING")
+        services("restart", "--dir", tmp_path, "redis")
+        assert redis(port, "GET", "key") == "$1\r\n1\r\n"
+        services("pause", "redis", "--dir", tmp_path)
+        with pytest.raises(TimeoutError):
+            redis(port, "PING")
+        services("resume", "redis", "--dir", tmp_path)
+        assert redis(port, "PING") == "+PONG\r\n"
+        assert "redis runs" in services("status", "--dir", tmp_path).stdout
+    finally:
+        services("stop", "--dir", tmp_path)
+    assert "redis stopped" in services("status", "--dir", tmp_path).stdout
+    assert (tmp_path / "env").read_text(encoding="utf-8") == ""
+
+
+def test_servers_end_with_the_process_they_were_started_for(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as parent:
+        services("start", "redis", "--dir", tmp_path, "--parent", parent.pid)
+        assert "redis runs" in services("status", "--dir", tmp_path).stdout
+        parent.kill()
+        until = time.monotonic() + 20
+        while "redis runs" in services("status", "--dir", tmp_path).stdout:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+
+def test_a_signal_to_the_tests_group_does_not_reach_the_servers(tmp_path):
+    script = f"'{SCRIPT}' start redis --dir '{tmp_path}' && exec sleep 60"
+    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True) as group:
+        try:
+            if not group.stdout.readline():
+                pytest.skip("Redis does not start; another test says why")
+            os.killpg(group.pid, signal.SIGINT)
+            group.wait(20)
+            assert redis(port_of(tmp_path), "PING") == "+PONG\r\n"
+        finally:
+            services("stop", "--dir", tmp_path)
+
+
+def test_a_server_that_does_not_start_shows_its_log(tmp_path):
+    done = services("start", "redis", "--dir", tmp_path, "--option", "redis=--nonsense 1", check=False)
+    assert done.returncode == 1
+    assert "redis ended before it was ready" in done.stderr and "nonsense" in done.stderr
+    assert "redis stopped" in services("status", "--dir", tmp_path).stdout
+
+
+def test_what_is_not_installed_is_named(tmp_path):
+    folder = tmp_path / "tests"
+    (folder / "support").mkdir(parents=True)
+    (folder / "services").write_text(SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
+    servers = (SOURCE / "tests/support/servers.py").read_text(encoding="utf-8")
+    (folder / "support/servers.py").write_text(servers.replace("/usr/bin/redis-server", "/nowhere/redis-server"),
+                                               encoding="utf-8")
+    done = subprocess.run([sys.executable, str(folder / "services"), "start", "redis", "--dir", str(tmp_path / "d")],
+                          capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (77, "SKIPPED: package redis-server is not installed\n")
+    assert not pathlib.Path(tmp_path / "d/redis.json").exists()
+
+
+@pytest.mark.parametrize("name", ["mariadb", "rabbitmq", "zookeeper"])
+def test_the_others_start_and_stop(tmp_path, name):
+    started = services("start", name, "--dir", tmp_path)
+    try:
+        assert f"export MILLRACE_{name.upper()}=" in started.stdout
+        assert f"{name} runs" in services("status", "--dir", tmp_path).stdout
+    finally:
+        services("stop", "--dir", tmp_path)
+    assert f"{name} stopped" in services("status", "--dir", tmp_path).stdout
