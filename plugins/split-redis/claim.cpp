@@ -92,8 +92,8 @@ void Claim::process(Batch<Ticket>& in, Output<Session>& out) {
 /// Looks up which session of its five-tuple a ticket names: ids are made of what Redis holds, but
 /// only here.
 std::vector<Claim::Wanted> Claim::find(const Batch<Ticket>& in, Drops& drops) {
-  // Up to the time of the first packet: see SessionHead.
-  constexpr std::uint64_t kLastByte = 18;
+  // Of a state, up to the time of the first packet: see SessionHead.
+  constexpr std::size_t kBegin = 19;
   std::vector<Wanted> wanted;
   std::set<SessionId> seen;
   RedisCommand command;
@@ -108,9 +108,8 @@ std::vector<Claim::Wanted> Claim::find(const Batch<Ticket>& in, Drops& drops) {
     one.bucket = bucket_of(flow, options_.buckets);
     one.session = view(flow);
     const KeyNames& names = names_[one.bucket];
-    command.put(string_view("GETRANGE"), string_view(names.state(flow)), std::uint64_t{0},
-                kLastByte);
-    command.put(string_view("HKEYS"), string_view(names.older(flow)));
+    command.put(string_view("LINDEX"), string_view(names.state(flow)), std::uint64_t{0});
+    command.put(string_view("SMEMBERS"), string_view(names.older(flow)));
   }
   connection_->send(command.bytes());
   std::vector<RedisReply> replies;
@@ -133,7 +132,7 @@ std::vector<Claim::Wanted> Claim::find(const Batch<Ticket>& in, Drops& drops) {
       return true;
     };
     const std::string_view head = text_of(*state);
-    if (head.size() == kLastByte + 1 &&
+    if (head.size() >= kBegin &&
         names_it(std::string(head.substr(3, 4)) + std::string(head.substr(11, 8)))) {
       return false;
     }

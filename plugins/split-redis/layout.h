@@ -77,7 +77,7 @@ class KeyNames {
   [[nodiscard]] const std::string& tag() const { return tag_; }
   [[nodiscard]] std::string outbox() const { return tag_ + "o"; }
   [[nodiscard]] std::string state(const FlowKey& flow) const { return key('s', view(flow)); }
-  [[nodiscard]] std::string older(const FlowKey& flow) const { return key('h', view(flow)); }
+  [[nodiscard]] std::string older(const FlowKey& flow) const { return key('x', view(flow)); }
   [[nodiscard]] std::string clock(std::string_view agent) const { return key('c', agent); }
   [[nodiscard]] std::string fragment(std::string_view id) const { return key('f', id); }
 

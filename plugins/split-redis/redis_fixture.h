@@ -315,6 +315,14 @@ class RedisTest : public ::testing::Test {
     for (const std::string& key : keys()) ++counts[kind(key)];
     return counts;
   }
+  /// Sessions whose packets are there.
+  int waiting() {
+    int count = 0;
+    for (const std::string& key : keys()) {
+      if ((kind(key) == 's' || kind(key) == 'h') && number({"LLEN", key}) > 1) ++count;
+    }
+    return count;
+  }
   void expect_every_key_expires() {
     for (const std::string& key : keys()) EXPECT_GT(number({"TTL", key}), 0) << key;
   }

@@ -2,7 +2,12 @@
 
 namespace millrace {
 
-// The state of a five-tuple: version, flags (1 open, 2 done, 4 src is low, 8 full), layer, epoch,
+// A five-tuple has one key, a list: its state, then the packets of its session. A session that
+// another one follows before it is done moves to a key of its own ('h'), and is listed in a set
+// ('x'). Updates are most of the work, so expiries are only set anew when a quarter of them is
+// over.
+//
+// The state: version, flags (1 open, 2 done, 4 src is low, 8 full), layer, epoch,
 // packets, first seen, last seen, bytes, payload bytes (up to here read by layout.cpp), clock at
 // the first packet, clock at the last one, lease until (ms), when expiries were refreshed (s), how
 // long to be kept when done (s), token of the lease; then for each chunk its hash and the highest
@@ -17,6 +22,7 @@ local call, unpack, pack, sub, band = redis.call, struct.unpack, struct.pack, st
 local HEAD = '>BBBI4I4i4I4i4I4ddi4I4i4I4dI4I4c8'
 local tag, run, number, id = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
 local limit, delay, idle, layer, expire, keep = unpack('>I4ddBI4I4', ARGV[6])
+local lists = tag .. 's'
 
 -- A call comes again when its answer was lost. It is applied once, and after the one before it.
 local last = tonumber(call('GET', tag .. 'q' .. run) or nil)
@@ -49,7 +55,7 @@ local stored, after_due, repeated, begun = 0, 0, 0, 0
 local states, events = {}, {}
 
 -- The session at hand.
-local k, name, have, open, done, low, full, slayer, epoch, packets
+local k, key, h, tail, exists, have, open, done, low, full, slayer, epoch, packets
 local fh, fl, lh, ll, bytes, payload, crh, crl, toh, tol, lease, refreshed, skeep, token
 local begin_event
 
@@ -58,19 +64,29 @@ local function head()
   return pack(HEAD, 1, flags, slayer, epoch, packets, fh, fl, lh, ll, bytes, payload, crh, crl,
               toh, tol, lease, refreshed, skeep, token)
 end
-local function data_key()
-  return tag .. 'd' .. k .. pack('>I4i4I4', epoch, fh, fl)
-end
 local function event(why)
+  local name = sub(h, 86)
   return pack('>BI4i4I4I2', why, epoch, fh, fl, #name) .. name
+end
+local function push(blob)
+  if exists then
+    call('RPUSH', key, blob)
+  else
+    call('RPUSH', key, head() .. tail, blob)
+    exists = true
+  end
 end
 local function begin(new_epoch, is_low, th, tl, ch, cl)
   if have and not done then
-    -- It still waits for its claim, under a key of its own.
-    local older = tag .. 'h' .. k
-    call('HSET', older, pack('>I4i4I4', epoch, fh, fl), head())
+    -- It still waits for its claim.
+    local mark = pack('>I4i4I4', epoch, fh, fl)
+    local older, list = tag .. 'x' .. k, tag .. 'h' .. k .. mark
+    call('LSET', key, 0, head())
+    call('RENAME', key, list)
+    call('EXPIRE', list, expire)
+    call('SADD', older, mark)
     call('EXPIRE', older, expire)
-    call('EXPIRE', data_key(), expire)
+    exists = false
   end
   have, open, done, full, low, slayer = true, true, false, false, is_low, layer
   epoch, packets, bytes, payload, lease, refreshed, skeep = new_epoch, 0, 0, 0, 0, 0, keep
@@ -94,7 +110,7 @@ local function walk(blob, chunked, applied)
   local p, length = 1, #blob
   local from, to = 0, -1
   local function append()
-    if to > from then call('RPUSH', data_key(), sub(blob, from, to)) end
+    if to > from then push(sub(blob, from, to)) end
     from, to = 0, -1
   end
   while p <= length do
@@ -144,16 +160,18 @@ local function walk(blob, chunked, applied)
 end
 
 for i = 9 + 2 * agents, #ARGV, 2 do
-  local h, blob = ARGV[i], ARGV[i + 1]
+  local blob = ARGV[i + 1]
+  h = ARGV[i]
   local flags, n, cfh, cfl, clh, cll, tfh, tfl, tmh, tml, gbytes, gpayload, n1, n2, chunk
   k, flags, n, cfh, cfl, clh, cll, tfh, tfl, tmh, tml, gbytes, gpayload, n1, n2, chunk =
     unpack('>c16BI4i4I4i4I4i4I4i4I4ddI4I4c8', h)
-  name = sub(h, 86)
-  begin_event = nil
+  key, begin_event = lists .. k, nil
   local calm, chunked, thin = band(flags, 2) ~= 0, band(flags, 4) ~= 0, band(flags, 8) ~= 0
-  local s = call('GET', tag .. 's' .. k)
-  local tail, applied, at = '', -1, nil
+  local s = call('LINDEX', key, 0)
+  local applied, at = -1, nil
+  tail = ''
   if s then
+    exists = true
     local version, f
     version, f, slayer, epoch, packets, fh, fl, lh, ll, bytes, payload, crh, crl, toh, tol, lease,
       refreshed, skeep, token = unpack(HEAD, s)
@@ -169,18 +187,18 @@ for i = 9 + 2 * agents, #ARGV, 2 do
       end
     end
   else
-    have, open = false, false
+    exists, have, open = false, false, false
   end
   local state = 'd'
   if applied >= n2 and chunked then
     repeated = repeated + n
     if open then state = 'o' end
   else
-    local taken = true
+    local taken, whole = true, nil
     local clean = not chunked or applied < n1
     if have and open and clean and not thin and packets + n <= limit and
        (clh - crh) * 4294967296 + (cll - crl) < delay then
-      call('RPUSH', data_key(), blob)
+      call('RPUSH', key, blob)
       packets, bytes, payload, stored = packets + n, bytes + gbytes, payload + gpayload, stored + n
       if tmh > lh or (tmh == lh and tml > ll) then lh, ll = tmh, tml end
       touch(clh, cll)
@@ -188,10 +206,10 @@ for i = 9 + 2 * agents, #ARGV, 2 do
     elseif not have and not thin and n <= limit and
            (clh - cfh) * 4294967296 + (cll - cfl) < delay then
       begin(0, band(flags, 1) ~= 0, tfh, tfl, cfh, cfl)
-      call('RPUSH', data_key(), blob)
       packets, bytes, payload, stored = n, gbytes, gpayload, stored + n
       lh, ll, toh, tol = tmh, tml, clh, cll
       if packets == limit then is_full() end
+      whole = blob
     elseif have and calm and clean and
            (not open or (cfh - crh) * 4294967296 + (cfl - crl) >= delay) and
            (cfh - toh) * 4294967296 + (cfl - tol) <= idle then
@@ -209,11 +227,15 @@ for i = 9 + 2 * agents, #ARGV, 2 do
         if at then tail = sub(tail, 1, at - 1) .. sub(tail, at + 12) end
         tail = chunk .. pack('>I4', n2) .. sub(tail, 1, 372)
       end
-      if not done and now - refreshed > expire / 4 then
-        call('EXPIRE', data_key(), expire)
-        refreshed = now
+      local ttl = done and math.ceil(skeep * 4 / 3) or expire
+      local refresh = now - refreshed > ttl / 4
+      if refresh then refreshed = now end
+      if whole then
+        call('RPUSH', key, head() .. tail, whole)
+      else
+        call('LSET', key, 0, head() .. tail)
       end
-      call('SETEX', tag .. 's' .. k, done and skeep or expire, head() .. tail)
+      if refresh then call('EXPIRE', key, ttl) end
     else
       state = 'r'
     end
@@ -277,10 +299,11 @@ local out = {}
 for i = 5, #ARGV do
   local k, mark = sub(ARGV[i], 1, 16), sub(ARGV[i], 17, 28)
   local key = tag .. 's' .. k
-  local known = call('GET', key)
-  local s, older = known, false
+  local known = call('LINDEX', key, 0)
+  local s = known
   if not s or sub(s, 4, 7) .. sub(s, 12, 19) ~= mark then
-    s, older = call('HGET', tag .. 'h' .. k, mark), true
+    key = tag .. 'h' .. k .. mark
+    s = call('LINDEX', key, 0)
   end
   local flags = s and string.byte(s, 2) or 0
   local left = s and unpack('>d', s, 60) - now or 0
@@ -293,17 +316,9 @@ for i = 5, #ARGV do
   else
     s = sub(s, 1, 1) .. string.char(flags - flags % 2) .. sub(s, 3, 59) .. pack('>d', now + lease) ..
         pack('>I4', tonumber(time[1])) .. sub(s, 72, 75) .. token .. sub(s, 84)
-    if older then
-      call('HSET', tag .. 'h' .. k, mark, s)
-      call('EXPIRE', tag .. 'h' .. k, expire)
-    else
-      call('SETEX', key, expire, s)
-    end
-    local data = tag .. 'd' .. k .. mark
-    call('EXPIRE', data, expire)
-    local session = call('LRANGE', data, 0, -1)
-    table.insert(session, 1, s)
-    out[#out + 1] = session
+    call('LSET', key, 0, s)
+    call('EXPIRE', key, expire)
+    out[#out + 1] = call('LRANGE', key, 0, -1)
   end
 end
 return out
@@ -318,26 +333,24 @@ local lost = 0
 for i = 4, #ARGV do
   local k, mark = sub(ARGV[i], 1, 16), sub(ARGV[i], 17, 28)
   local key, older = tag .. 's' .. k, false
-  local s = call('GET', key)
+  local s = call('LINDEX', key, 0)
   if not s or sub(s, 4, 7) .. sub(s, 12, 19) ~= mark then
-    key, older = tag .. 'h' .. k, true
-    s = call('HGET', key, mark)
+    key, older = tag .. 'h' .. k .. mark, true
+    s = call('LINDEX', key, 0)
   end
   if s and sub(s, 76, 83) == token then
-    if done then call('DEL', tag .. 'd' .. k .. mark) end
     if done and older then
-      call('HDEL', key, mark)
+      call('DEL', key)
+      call('SREM', tag .. 'x' .. k, mark)
     else
       local flags = string.byte(s, 2)
       if done then flags = flags + 2 end
       s = sub(s, 1, 1) .. string.char(flags) .. sub(s, 3, 59) .. pack('>d', 0) .. sub(s, 68, 75) ..
           '\0\0\0\0\0\0\0\0' .. sub(s, 84)
-      if older then
-        call('HSET', key, mark, s)
-      elseif done then
-        call('SETEX', key, unpack('>I4', s, 72), s)
-      else
-        call('SET', key, s, 'KEEPTTL')
+      call('LSET', key, 0, s)
+      if done then
+        call('LTRIM', key, 0, 0)
+        call('EXPIRE', key, math.ceil(unpack('>I4', s, 72) * 4 / 3))
       end
     end
   else
