@@ -55,8 +55,11 @@ class Claim final : public Transform<Ticket, Session> {
 
   [[nodiscard]] std::vector<Wanted> find(const Batch<Ticket>& in, Drops& drops);
   [[nodiscard]] RedisReply lease(std::span<const Wanted> wanted);
-  void give(std::span<const Wanted> wanted, const redisReply& answer, const Batch<Ticket>& in,
-            Output<Session>& out, Drops& drops);
+  [[nodiscard]] std::vector<RedisReply> fetch(std::span<const Wanted> wanted,
+                                              const redisReply& answer);
+  void give(std::span<const Wanted> wanted, const redisReply& answer,
+            const std::vector<RedisReply>& lists, const Batch<Ticket>& in, Output<Session>& out,
+            Drops& drops);
   [[nodiscard]] bool add_session(const Ticket& ticket, const redisReply& answer);
 
   ClaimOptions options_;

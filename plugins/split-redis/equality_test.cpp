@@ -1,6 +1,10 @@
 // Sessions through Redis are those that SessionTable makes of the same packets.
 
+#include <cstdlib>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <random>
 
 #include "redis_fixture.h"
@@ -151,6 +155,85 @@ TEST_F(EqualityTest, RandomStreamsOfTwoAgentsInChunksThroughTwoReceivers) {
     EXPECT_FALSE(left.contains('o'));
     EXPECT_FALSE(left.contains('t'));
   }
+}
+
+fs::path captures() {
+  const char* source = std::getenv("MILLRACE_SOURCE");
+  const char* given = std::getenv("MILLRACE_SHARED");
+  return (given != nullptr ? fs::path(given)
+                           : fs::path(source != nullptr ? source : ".") / ".." / "shared") /
+         "captures";
+}
+
+/// The packets of a capture file in libpcap's classic format, as it is in memory.
+std::vector<Packet> read_capture(const std::string& file) {
+  std::vector<Packet> packets;
+  const auto u32 = [&](std::size_t at, bool swapped) {
+    std::uint32_t value = 0;
+    std::memcpy(&value, file.data() + at, sizeof value);
+    return swapped ? __builtin_bswap32(value) : value;
+  };
+  if (file.size() < 24) return packets;
+  const std::uint32_t magic = u32(0, false);
+  const bool swapped = magic == 0xD4C3B2A1 || magic == 0x4D3CB2A1;
+  const bool nanoseconds = magic == 0xA1B23C4D || magic == 0x4D3CB2A1;
+  if (!swapped && !nanoseconds && magic != 0xA1B2C3D4) return packets;  // pcapng and others
+  const auto link = static_cast<LinkType>(u32(20, swapped) & 0xFFFFU);
+  for (std::size_t at = 24; at + 16 <= file.size();) {
+    Packet packet;
+    packet.time = Timestamp(std::chrono::seconds(u32(at, swapped)) +
+                            Duration(u32(at + 4, swapped)) * (nanoseconds ? 1 : 1000));
+    packet.captured = u32(at + 8, swapped);
+    packet.length = u32(at + 12, swapped);
+    packet.link = link;
+    packet.data = reinterpret_cast<const std::byte*>(file.data()) + at + 16;
+    at += 16;
+    if (packet.captured > file.size() - at) break;
+    at += packet.captured;
+    packets.push_back(packet);
+  }
+  return packets;
+}
+
+TEST_F(EqualityTest, RealCapturesInChunks) {
+  std::error_code error;
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(captures(), error)) {
+    if (entry.path().extension() == ".pcap" || entry.path().extension() == ".cap") {
+      files.push_back(entry.path());
+    }
+  }
+  if (files.empty()) GTEST_SKIP() << "no captures in " << captures();
+  std::ranges::sort(files);
+  int compared = 0;
+  std::uint64_t sessions = 0;
+  for (const fs::path& path : files) {
+    std::ifstream stream(path, std::ios::binary);
+    const std::string bytes{std::istreambuf_iterator<char>(stream), {}};
+    const std::vector<Packet> packets = read_capture(bytes);
+    if (packets.empty()) continue;
+    SCOPED_TRACE(path.filename().string());
+    std::vector<Packet> all;
+    std::vector<Ticket> tickets;
+    Receiver receiver(options_);
+    const std::string agent = path.filename().string();
+    for (auto& one : chunks(packets, agent)) {
+      all.insert(all.end(), one.begin(), one.end());
+      receiver.give(one);
+    }
+    receiver.flush();
+    const Oracle oracle(all, options_);
+    compare(claim(receiver.take_tickets()), oracle.sessions);
+    if (HasFatalFailure()) return;
+    EXPECT_EQ(receiver.context.handled_items(), oracle.counts.stored);
+    EXPECT_EQ(receiver.context.dropped_for("after-due"), oracle.counts.after_due);
+    EXPECT_EQ(receiver.context.counter("joined-fragments").value(), oracle.counts.joined_fragments);
+    ++compared;
+    sessions += oracle.sessions.size();
+  }
+  EXPECT_GT(compared, 50);
+  EXPECT_GT(sessions, 1000U);
+  EXPECT_EQ(waiting(), 0);
 }
 
 }  // namespace

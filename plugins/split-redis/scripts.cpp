@@ -64,6 +64,9 @@ local function head()
   return pack(HEAD, 1, flags, slayer, epoch, packets, fh, fl, lh, ll, bytes, payload, crh, crl,
               toh, tol, lease, refreshed, skeep, token)
 end
+local function state_of()
+  return tail == '' and head() or head() .. tail
+end
 local function event(why)
   local name = sub(h, 86)
   return pack('>BI4i4I4I2', why, epoch, fh, fl, #name) .. name
@@ -72,7 +75,7 @@ local function push(blob)
   if exists then
     call('RPUSH', key, blob)
   else
-    call('RPUSH', key, head() .. tail, blob)
+    call('RPUSH', key, state_of(), blob)
     exists = true
   end
 end
@@ -231,9 +234,9 @@ for i = 9 + 2 * agents, #ARGV, 2 do
       local refresh = now - refreshed > ttl / 4
       if refresh then refreshed = now end
       if whole then
-        call('RPUSH', key, head() .. tail, whole)
+        call('RPUSH', key, state_of(), whole)
       else
-        call('LSET', key, 0, head() .. tail)
+        call('LSET', key, 0, state_of())
       end
       if refresh then call('EXPIRE', key, ttl) end
     else
@@ -318,7 +321,7 @@ for i = 5, #ARGV do
         pack('>I4', tonumber(time[1])) .. sub(s, 72, 75) .. token .. sub(s, 84)
     call('LSET', key, 0, s)
     call('EXPIRE', key, expire)
-    out[#out + 1] = call('LRANGE', key, 0, -1)
+    out[#out + 1] = key
   end
 end
 return out

@@ -17,8 +17,8 @@ namespace millrace {
 /// given out yet. Answers {id, reply, id, reply, ...}.
 [[nodiscard]] std::string_view sweep_script();
 /// Leases sessions. KEYS: outbox. ARGV: tag, token, lease in ms, expiry in s, {flow, mark}...
-/// Answers for each: "unknown", "done", the ms that another's lease has to go, or
-/// {state, records...}.
+/// Answers for each: "unknown", "done", the ms that another's lease has to go, or the key of the
+/// list that holds its state and its packets.
 [[nodiscard]] std::string_view claim_script();
 /// Ends leases. KEYS: outbox. ARGV: tag, token, "1" if the sessions are done, {flow, mark}...
 /// Answers how many were no longer leased to the token.
