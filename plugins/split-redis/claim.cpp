@@ -27,7 +27,7 @@ void Claim::open(Context& context) {
   for (std::uint32_t bucket = 0; bucket < options_.buckets; ++bucket) {
     names_.emplace_back(options_.prefix, bucket);
   }
-  const RedisAddress address = parse_redis_url(options_.server);
+  const RedisAddress address = parse_redis_url(options_.server, options_.ca);
   const RedisTimeouts timeouts{options_.connect_timeout, options_.timeout};
   connection_ = std::make_unique<RedisConnection>(address, timeouts);
   try {

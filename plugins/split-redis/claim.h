@@ -18,6 +18,7 @@ namespace millrace {
 
 struct ClaimOptions {
   std::string server = "redis://127.0.0.1:6379";
+  std::string ca{};
   std::string prefix = "millrace";
   std::uint32_t buckets = 1;
   Duration lease = std::chrono::minutes(1);

@@ -68,18 +68,29 @@ RedisConnection::RedisConnection(RedisAddress address, RedisTimeouts timeouts)
 
 RedisConnection::~RedisConnection() = default;
 
+void RedisConnection::connect_plainly() {
+  const timeval patience = to_timeval(timeouts_.connect);
+  context_.reset(address_.unix_path.empty()
+                     ? redisConnectWithTimeout(address_.host.c_str(), address_.port, patience)
+                     : redisConnectUnixWithTimeout(address_.unix_path.c_str(), patience));
+}
+
 void RedisConnection::open() {
   if (context_) return;
-  const timeval connect = to_timeval(timeouts_.connect);
-  context_.reset(address_.unix_path.empty()
-                     ? redisConnectWithTimeout(address_.host.c_str(), address_.port, connect)
-                     : redisConnectUnixWithTimeout(address_.unix_path.c_str(), connect));
+  tunnel_.reset();
+  if (address_.tls) {
+    tunnel_ = std::make_unique<TlsTunnel>(address_.host, address_.port, address_.ca_file,
+                                          timeouts_.connect);
+    context_.reset(redisConnectFd(tunnel_->take_socket()));
+  } else {
+    connect_plainly();
+  }
   if (!context_) throw std::bad_alloc();
   if (context_->err != 0) lost("cannot connect");
   if (redisSetTimeout(context_.get(), to_timeval(timeouts_.command)) != REDIS_OK) {
     lost("cannot set a time-out");
   }
-  if (address_.unix_path.empty()) {
+  if (address_.unix_path.empty() && !address_.tls) {
     const int yes = 1;
     ::setsockopt(context_->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     redisEnableKeepAlive(context_.get());
@@ -119,7 +130,10 @@ void RedisConnection::log_in() {
   must(command);
 }
 
-void RedisConnection::close() noexcept { context_.reset(); }
+void RedisConnection::close() noexcept {
+  context_.reset();
+  tunnel_.reset();
+}
 
 void RedisConnection::lost(const std::string& doing) {
   std::string cause = context_ ? context_->errstr : "";

@@ -9,6 +9,7 @@
 #include "millrace/time.h"
 
 #include "redis_url.h"
+#include "tls_tunnel.h"
 
 struct redisContext;
 struct redisReply;
@@ -92,10 +93,12 @@ class RedisConnection {
     void operator()(redisContext* context) const noexcept;
   };
   [[noreturn]] void lost(const std::string& doing);
+  void connect_plainly();
   void log_in();
 
   RedisAddress address_;
   RedisTimeouts timeouts_;
+  std::unique_ptr<TlsTunnel> tunnel_;  ///< goes after the connection
   std::unique_ptr<redisContext, Free> context_;
 };
 

@@ -1,5 +1,7 @@
 // Servers that go away, forget their scripts, or want a password.
 
+#include <cstdlib>
+
 #include "redis_fixture.h"
 
 namespace millrace {
@@ -199,6 +201,70 @@ TEST_F(AddressTest, PasswordDatabaseAndUnixSocket) {
     claimer.give(receiver.take_tickets());
     EXPECT_EQ(claimer.take().size(), 1U);
     claimer.wait(1);
+  }
+  std::filesystem::remove_all(folder);
+}
+
+TEST_F(AddressTest, TlsWithACertificateThatIsChecked) {
+  const auto folder =
+      std::filesystem::temp_directory_path() / ("split-redis-tls-" + std::to_string(::getpid()));
+  std::filesystem::create_directories(folder);
+  const std::string key = folder / "key.pem";
+  const std::string certificate = folder / "certificate.pem";
+  const std::string make =
+      "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 "
+      "-nodes -days 1 -subj /CN=test -addext subjectAltName=IP:127.0.0.1 "
+      "-keyout " +
+      key + " -out " + certificate + " 2>/dev/null";
+  if (std::system(make.c_str()) != 0) GTEST_SKIP() << "the program openssl is not installed";
+  {
+    testing::Services services({"redis"});
+    if (!services.missing().empty()) GTEST_SKIP() << services.missing();
+    RedisConnection admin(parse_redis_url(services.address("redis")), RedisTimeouts{});
+    admin.open();
+    const auto tell = [&](const std::string& name, const std::string& value) {
+      RedisCommand command;
+      command.put(std::string_view("CONFIG"), std::string_view("SET"), std::string_view(name),
+                  std::string_view(value));
+      return std::string(text_of(*admin.call(command)));
+    };
+    EXPECT_EQ(tell("tls-auth-clients", "no"), "OK");
+    RedisCommand both;
+    both.put(std::string_view("CONFIG"), std::string_view("SET"), std::string_view("tls-cert-file"),
+             std::string_view(certificate), std::string_view("tls-key-file"), std::string_view(key),
+             std::string_view("tls-ca-cert-file"), std::string_view(certificate));
+    EXPECT_EQ(text_of(*admin.call(both)), "OK");
+    // A port that was free just now.
+    std::uint16_t port = services.port("redis");
+    std::string answer;
+    for (int i = 0; i < 50 && answer != "OK"; ++i) {
+      port = static_cast<std::uint16_t>(port > 60000 ? 20000 : port + 1);
+      answer = tell("tls-port", std::to_string(port));
+    }
+    ASSERT_EQ(answer, "OK");
+    SplitRedisOptions options;
+    options.server = "rediss://127.0.0.1:" + std::to_string(port);
+    EXPECT_THAT(refusal(options.server), ::testing::HasSubstr("cannot be trusted"));
+    options.ca = certificate;
+    PacketMaker maker;
+    std::vector<Packet> list;
+    for (int i = 0; i < 3000; ++i) {
+      list.push_back(maker.make({.src_port = static_cast<std::uint16_t>(i / 20),
+                                 .payload = std::string(1000, static_cast<char>(i))},
+                                i * 1ms));
+    }
+    Receiver receiver(options);
+    receiver.give(list);
+    receiver.flush();
+    EXPECT_TRUE(receiver.context.messages().empty());
+    ClaimOptions claim;
+    claim.server = options.server;
+    claim.ca = certificate;
+    Claimer claimer(claim);
+    claimer.give(receiver.take_tickets());
+    EXPECT_EQ(claimer.take(), Oracle(list, options).sessions);
+    claimer.wait(1);
+    EXPECT_EQ(claimer.receipts.done(), 1);
   }
   std::filesystem::remove_all(folder);
 }

@@ -10,6 +10,10 @@ constexpr Duration kLongestTime = std::chrono::days(90);
 constexpr const char* kServerHelp =
     "redis://[[user]:password@]host[:port][/database], rediss:// for TLS, or "
     "unix:///path[?db=database]; user and password are percent-encoded";
+constexpr const char* kCaHelp =
+    "with rediss://, a file with the certificates (PEM) of those who may vouch for the server; "
+    "empty: "
+    "those that the system trusts";
 constexpr const char* kPrefixHelp = "first part of every key's name";
 constexpr const char* kBucketsHelp =
     "hash tags over which sessions are spread, the same number in all processes; more than 1 only "
@@ -25,6 +29,7 @@ MILLRACE_PLUGIN(
     transform<SplitRedis, SplitRedisOptions>(
         "split-redis", "Groups packets into sessions in Redis, and tells of them by tickets",
         option<&SplitRedisOptions::server>("server", kServerHelp).secret(),
+        option<&SplitRedisOptions::ca>("ca", kCaHelp),
         option<&SplitRedisOptions::packets>("packets",
                                             "packets that make a session full, and due at once")
             .between(1, 65535),
@@ -80,11 +85,12 @@ MILLRACE_PLUGIN(
         option<&SplitRedisOptions::timeout>("timeout", kTimeoutHelp)
             .between(std::chrono::milliseconds(1), std::chrono::minutes(10)))
         .checked(&SplitRedis::check)
-        .single("the packets of an agent must stay in order; run more processes instead")
+        .single("keeps the packets of an agent in order; run more processes instead")
         .aggregates(),
     transform<Claim, ClaimOptions>(
-        "split-redis.claim", "Fetches the sessions that tickets name, under a lease",
+        "claim", "Fetches the sessions that tickets name, under a lease",
         option<&ClaimOptions::server>("server", kServerHelp).secret(),
+        option<&ClaimOptions::ca>("ca", kCaHelp),
         option<&ClaimOptions::prefix>("prefix", kPrefixHelp),
         option<&ClaimOptions::buckets>("buckets", kBucketsHelp).between(1, 256),
         option<&ClaimOptions::lease>(

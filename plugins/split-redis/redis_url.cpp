@@ -57,8 +57,9 @@ std::string RedisAddress::name() const {
   return "Redis at " + (v6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
 }
 
-RedisAddress parse_redis_url(std::string_view url) {
+RedisAddress parse_redis_url(std::string_view url, std::string_view ca_file) {
   RedisAddress address;
+  address.ca_file = ca_file;
   const std::size_t colon = url.find("://");
   if (colon == std::string_view::npos) wrong("no address of a Redis server");
   const std::string_view scheme = url.substr(0, colon);

@@ -17,6 +17,7 @@ struct RedisAddress {
   std::string password;
   std::uint32_t database = 0;
   bool tls = false;
+  std::string ca_file;  ///< with `tls`: the certificates to trust; empty: those of the system
 
   /// For messages: without user and password.
   [[nodiscard]] std::string name() const;
@@ -25,6 +26,6 @@ struct RedisAddress {
 /// Reads `redis://[[user]:password@]host[:port][/database]`, the same with `rediss`, or
 /// `unix://[[user]:password@]/path[?db=database]`. User and password are percent-decoded. Throws
 /// ConfigError for the option "server"; its message never holds the password.
-[[nodiscard]] RedisAddress parse_redis_url(std::string_view url);
+[[nodiscard]] RedisAddress parse_redis_url(std::string_view url, std::string_view ca_file = {});
 
 }  // namespace millrace

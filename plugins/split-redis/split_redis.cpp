@@ -116,7 +116,7 @@ void SplitRedis::open(Context& context) {
   swept_ = &context.counter("announced-again");
   calls_ = &context.counter("calls");
   thin_packets_ = &context.counter("sent-without-bytes");
-  window_ = std::make_unique<CallWindow>(parse_redis_url(options_.server),
+  window_ = std::make_unique<CallWindow>(parse_redis_url(options_.server, options_.ca),
                                          RedisTimeouts{options_.connect_timeout, options_.timeout});
   try {
     window_->ready();

@@ -27,6 +27,7 @@ namespace millrace {
 
 struct SplitRedisOptions {
   std::string server = "redis://127.0.0.1:6379";
+  std::string ca{};
   std::uint32_t packets = 24;
   Duration delay = std::chrono::seconds(10);
   Duration idle = std::chrono::seconds(60);
