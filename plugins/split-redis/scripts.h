@@ -1,0 +1,27 @@
+#pragma once
+
+#include <string_view>
+
+namespace millrace {
+
+// What is executed inside Redis, each in one atomic step. They are sent as text with EVAL: with a
+// batch of packets behind it the text costs nothing, and there is no moment at which a server that
+// has forgotten its scripts could refuse one command and take the next.
+
+/// Applies the packets of a batch to their sessions.
+/// KEYS: outbox. ARGV: tag, run, number of the call in its run, "1" if nothing before it is
+/// unanswered, id, settings, ids to clear, count of agents, {agent, clock}..., {head, records}...
+[[nodiscard]] std::string_view batch_script();
+/// Clears what is announced, and gives out again what nobody has.
+/// KEYS: outbox. ARGV: tag, age in ms, most, expiry in s, ids to clear, ids that are not to be
+/// given out yet. Answers {id, reply, id, reply, ...}.
+[[nodiscard]] std::string_view sweep_script();
+/// Leases sessions. KEYS: outbox. ARGV: tag, token, lease in ms, expiry in s, {flow, mark}...
+/// Answers for each: "unknown", "done", the ms that another's lease has to go, or the key of the
+/// list that holds its state and its packets.
+[[nodiscard]] std::string_view claim_script();
+/// Ends leases. KEYS: outbox. ARGV: tag, token, "1" if the sessions are done, {flow, mark}...
+/// Answers how many were no longer leased to the token.
+[[nodiscard]] std::string_view settle_script();
+
+}  // namespace millrace

@@ -1,0 +1,168 @@
+// SplitRedis: from a batch of packets to groups.
+
+#include <algorithm>
+
+#include <hiredis/hiredis.h>
+
+#include "split_redis.h"
+
+namespace millrace {
+
+namespace {
+/// As in FragmentCache.
+constexpr std::chrono::seconds kFragmentAge(30);
+}  // namespace
+
+SplitRedis::Place SplitRedis::place_of(const Origin* origin) {
+  const std::string_view name = origin == nullptr ? std::string_view() : origin->agent;
+  const std::uint64_t chunk = origin == nullptr ? 0 : chunk_hash(origin->chunk);
+  AgentClock& known = agents_.of(name);
+  if (known.batch != batch_) {
+    known.batch = batch_;
+    known.place = static_cast<std::uint32_t>(batch_agents_.size());
+    batch_agents_.push_back({name, &known, known.time, !known.read, {}});
+  }
+  BatchAgent& agent = batch_agents_[known.place];
+  if (chunk != 0 && !known.knows(chunk) &&
+      std::ranges::find(agent.new_chunks, chunk) == agent.new_chunks.end()) {
+    // The packets before this chunk may have gone through another process.
+    agent.new_chunks.push_back(chunk);
+    agent.ask = true;
+  }
+  return {known.place, chunk};
+}
+
+/// Nothing that lasts is changed here but the fragment cache, which does not mind being told twice:
+/// the call may fail after it.
+void SplitRedis::decode_all(const Batch<Packet>& in) {
+  ++batch_;
+  agents_.trim();
+  batch_agents_.clear();
+  unknown_fragments_.clear();
+  first_fragments_.clear();
+  drops_ = {};
+  packets_.resize(in.items.size());
+  places_.resize(in.items.size());
+  Place place;
+  for (std::size_t i = 0; i < in.items.size(); ++i) {
+    if (i == 0 || in.items[i].origin != in.items[i - 1].origin) {
+      place = place_of(in.items[i].origin);
+    }
+    places_[i] = place;
+    packets_[i].packet = in.items[i];
+    decode_one(i, batch_agents_[place.agent]);
+  }
+}
+
+void SplitRedis::decode_one(std::size_t index, const BatchAgent& agent) {
+  DecodedPacket& packet = packets_[index];
+  packet.decoded = {};
+  packet.kind = decode(packet.packet, packet.decoded);
+  if (!packet.decoded.fragment || options_.max_fragments == 0) return;
+  if (packet.kind != Decode::transport && packet.kind != Decode::later_fragment) return;
+  FragmentKey key = fragment_key(packet.packet, packet.decoded);
+  key.agent = agent.known->number;
+  if (packet.kind == Decode::transport) {
+    fragments_.remember(key, packet.decoded, packet.packet.time);
+    first_fragments_.emplace_back(fragment_id(key, agent.name), index);
+  } else if (const auto* first = fragments_.find(key, packet.packet.time)) {
+    packet.kind = Decode::transport;
+    packet.decoded.key = first->session;
+    packet.decoded.src_is_low = first->src_is_low;
+    packet.decoded.tcp_flags = 0;
+    ++drops_.joined_fragments;
+  } else {
+    unknown_fragments_.emplace_back(index, fragment_id(key, agent.name));
+  }
+}
+
+bool SplitRedis::must_ask() const {
+  return !unknown_fragments_.empty() ||
+         std::ranges::any_of(batch_agents_, [](const BatchAgent& agent) { return agent.ask; });
+}
+
+/// What other processes know: the agents' clocks, and the first fragments that came there.
+void SplitRedis::ask() {
+  RedisCommand command;
+  for (const BatchAgent& agent : batch_agents_) {
+    if (!agent.ask) continue;
+    for (const KeyNames& names : names_) {
+      command.put(std::string_view("GET"), std::string_view(names.clock(agent.name)));
+    }
+  }
+  for (const auto& [index, id] : unknown_fragments_) {
+    const KeyNames& names = names_[bucket_of(id, options_.buckets)];
+    command.put(std::string_view("GET"), std::string_view(names.fragment(view(id))));
+  }
+  RedisConnection& connection = window_->connection();
+  connection.send(command.bytes());
+  std::vector<RedisReply> replies;
+  for (std::size_t i = 0; i < command.commands(); ++i) replies.push_back(connection.read());
+  for (const RedisReply& reply : replies) {
+    if (is_error(*reply)) connection.raise(*reply);
+  }
+  std::size_t next = 0;
+  for (BatchAgent& agent : batch_agents_) {
+    if (!agent.ask) continue;
+    for (std::size_t bucket = 0; bucket < names_.size(); ++bucket) {
+      LayoutReader reader(text_of(*replies[next++]));
+      const Timestamp clock = reader.time();
+      if (reader.good()) agent.clock = std::max(agent.clock, clock);
+    }
+  }
+  for (const auto& [index, id] : unknown_fragments_) {
+    DecodedPacket& packet = packets_[index];
+    LayoutReader reader(text_of(*replies[next++]));
+    const FiveTuple key = reader.five_tuple();
+    const bool src_is_low = reader.number<std::uint8_t>() != 0;
+    const Timestamp time = reader.time();
+    const auto age =
+        packet.packet.time > time ? packet.packet.time - time : time - packet.packet.time;
+    if (!reader.good() || age > kFragmentAge) continue;
+    packet.kind = Decode::transport;
+    packet.decoded.key = key;
+    packet.decoded.src_is_low = src_is_low;
+    packet.decoded.tcp_flags = 0;
+    ++drops_.joined_fragments;
+  }
+}
+
+void SplitRedis::group_all() {
+  groups_.clear(packets_.size());
+  for (std::uint32_t i = 0; i < packets_.size(); ++i) {
+    DecodedPacket& packet = packets_[i];
+    BatchAgent& agent = batch_agents_[places_[i].agent];
+    // Every packet moves its agent's clock, whatever it is.
+    agent.clock = std::max(agent.clock, packet.packet.time);
+    packet.clock = agent.clock;
+    if (packet.kind == Decode::transport) {
+      packet.flow = flow_key(packet.decoded.key, agent.name);
+      groups_.add(packets_, i, agent.name, places_[i].chunk);
+    } else if (packet.kind == Decode::later_fragment) {
+      ++drops_.lost_fragments;
+    } else {
+      ++drops_.undecodable[static_cast<std::size_t>(packet.kind)];
+    }
+  }
+}
+
+/// Decides which groups go without their packets. False if one that needs its packets must wait
+/// until another of its five-tuple that went without is answered: it might have to go again.
+bool SplitRedis::choose_thin() {
+  const Timestamp now = context_->clock().now();
+  const Duration fresh = std::min(options_.remember, options_.expire) / 2;
+  thin_.clear();
+  for (const PacketGroup& group : groups_.groups()) {
+    const DueCache::Entry* due = group.calm ? due_.find(group.flow) : nullptr;
+    const bool thin = due != nullptr && now - due->sent < fresh &&
+                      packets_[group.first].clock - due->touched <= options_.idle;
+    if (!thin && !thin_in_flight_.empty() &&
+        thin_in_flight_.contains(std::string(view(group.flow)))) {
+      return false;
+    }
+    thin_.push_back(thin ? 1 : 0);
+  }
+  return true;
+}
+
+}  // namespace millrace

@@ -1,0 +1,212 @@
+#include "split_redis.h"
+
+#include <algorithm>
+#include <bit>
+#include <charconv>
+
+#include <hiredis/hiredis.h>
+
+namespace millrace {
+
+namespace {
+
+/// The answer to a batch smaller than this is waited for: nothing else seems to be coming, and who
+/// posted it waits too.
+constexpr std::size_t kSmallBatch = 256;
+
+std::uint32_t seconds(Duration duration) {
+  return static_cast<std::uint32_t>(
+      std::max<std::int64_t>(std::chrono::ceil<std::chrono::seconds>(duration).count(), 1));
+}
+
+std::string settings_of(const SplitRedisOptions& options) {
+  std::string settings;
+  append_number(settings, options.packets);
+  for (const Duration duration : {options.delay, options.idle}) {
+    append_number(settings, std::bit_cast<std::uint64_t>(static_cast<double>(duration.count())));
+  }
+  append_number(settings, static_cast<std::uint8_t>(options.keep));
+  append_number(settings, seconds(options.expire));
+  append_number(settings, seconds(options.idle + options.remember));
+  return settings;
+}
+
+}  // namespace
+
+// --- What is announced
+// ------------------------------------------------------------------------------------
+
+Receipt Announcements::announce(const std::shared_ptr<Announcements>& self, Id id, Receipt input) {
+  {
+    const std::lock_guard lock(self->mutex_);
+    self->open_.insert(id);
+  }
+  const Receipt::Deadline deadline = input.deadline();
+  return Receipt::make(
+      [self, id = std::move(id), input = std::move(input)](Outcome outcome) mutable noexcept {
+        if (outcome == Outcome::done) {
+          self->settle(id);
+        } else {
+          // It stays in Redis, and a sweep announces it again.
+          const std::lock_guard lock(self->mutex_);
+          self->open_.erase(id);
+        }
+        input.resolve(outcome);
+      },
+      deadline);
+}
+
+void Announcements::settle(const Id& id) {
+  const std::lock_guard lock(mutex_);
+  open_.erase(id);
+  settled_[id.first] += id.second;
+  any_settled_ = true;
+}
+
+std::string Announcements::take_settled(std::uint32_t bucket) {
+  const std::lock_guard lock(mutex_);
+  std::string ids = std::exchange(settled_[bucket], {});
+  any_settled_ = std::ranges::any_of(settled_, [](const auto& one) { return !one.second.empty(); });
+  return ids;
+}
+
+bool Announcements::any_settled() {
+  const std::lock_guard lock(mutex_);
+  return any_settled_;
+}
+
+std::string Announcements::open(std::uint32_t bucket) {
+  const std::lock_guard lock(mutex_);
+  std::string ids;
+  for (const auto& [of, id] : open_) {
+    if (of == bucket) ids += id;
+  }
+  return ids;
+}
+
+// --- The stage
+// --------------------------------------------------------------------------------------------
+
+SplitRedis::SplitRedis(const SplitRedisOptions& options)
+    : options_(options),
+      run_(random_bytes(8)),
+      settings_(settings_of(options)),
+      next_number_(options.buckets, 1),
+      fragments_(options.max_fragments),
+      groups_({options.idle, options.keep, options.buckets}) {
+  for (std::uint32_t bucket = 0; bucket < options.buckets; ++bucket) {
+    names_.emplace_back(options.prefix, bucket);
+  }
+}
+
+void SplitRedis::check(const SplitRedisOptions& options, Findings& findings) {
+  if (options.prefix.find_first_of("{}") != std::string::npos) {
+    findings.add("prefix", "must hold no { or }: they mark what a Redis Cluster hashes");
+  }
+  if (options.expire < options.delay || options.expire < options.sweep_after) {
+    findings.add("expire", "must be longer than 'delay' and 'sweep_after', or sessions are lost");
+  }
+}
+
+void SplitRedis::open(Context& context) {
+  context_ = &context;
+  sessions_ = &context.counter("sessions");
+  joined_ = &context.counter("joined-fragments");
+  announced_ = &context.counter("announced");
+  swept_ = &context.counter("announced-again");
+  calls_ = &context.counter("calls");
+  thin_packets_ = &context.counter("sent-without-bytes");
+  window_ = std::make_unique<CallWindow>(parse_redis_url(options_.server, options_.ca),
+                                         RedisTimeouts{options_.connect_timeout, options_.timeout});
+  try {
+    window_->ready();
+  } catch (const Transient& error) {
+    // It may well come up after us.
+    context.warning(error.what());
+  }
+}
+
+Coalesce SplitRedis::coalesce() const { return {options_.batch, std::chrono::milliseconds(5)}; }
+
+void SplitRedis::process(Batch<Packet>& in, Output<Ticket>& out) {
+  watermark_ = std::max(watermark_, in.watermark);
+  window_->ready();
+  while (window_->size() >= options_.in_flight) answer(out);
+  const Timestamp now = context_->clock().now();
+  if (now >= next_sweep_ || next_sweep_ - now > options_.sweep) {
+    sweep(true);
+    next_sweep_ = now + options_.sweep;
+  }
+  if (in.items.empty()) {
+    drain(out);
+    if (announcements_->any_settled()) {
+      sweep(false);
+      drain(out);
+    }
+    return;
+  }
+  if (options_.max_memory.bytes != 0) check_memory(out);
+  decode_all(in);
+  if (must_ask()) {
+    drain(out);
+    ask();
+  }
+  group_all();
+  while (!choose_thin()) drain(out);
+  const std::size_t packets = in.items.size();
+  take(in);
+  try {
+    if (packets < kSmallBatch) {
+      drain(out);
+    } else {
+      while (window_->answered()) answer(out);
+    }
+  } catch (const Transient&) {
+    // The batch is taken; the next call sends again what is unanswered.
+  }
+}
+
+void SplitRedis::drain(Output<Ticket>& out) {
+  window_->ready();
+  while (window_->size() != 0) answer(out);
+}
+
+void SplitRedis::flush(Output<Ticket>& out) { drain(out); }
+
+void SplitRedis::close() noexcept {
+  if (!window_) return;
+  try {
+    // What is not cleared now is announced once more by somebody's sweep, or expires.
+    if (window_->size() == 0 && announcements_->any_settled()) {
+      sweep(false);
+      while (window_->size() != 0) static_cast<void>(window_->pop());
+    }
+  } catch (const std::exception& error) {
+    context_->warning(error.what());
+  }
+  window_.reset();
+}
+
+/// Packets wait while Redis is as full as it may be: claims make room.
+void SplitRedis::check_memory(Output<Ticket>& out) {
+  const Timestamp now = context_->clock().now();
+  if (now < next_memory_check_ && next_memory_check_ - now <= std::chrono::seconds(1)) return;
+  drain(out);
+  RedisCommand command;
+  command.put(std::string_view("INFO"), std::string_view("memory"));
+  const RedisReply reply = window_->ask(command);
+  const std::string_view text = text_of(*reply);
+  constexpr std::string_view kField = "used_memory:";
+  const std::size_t at = text.find(kField);
+  std::uint64_t used = 0;
+  if (at != std::string_view::npos) {
+    std::from_chars(text.data() + at + kField.size(), text.data() + text.size(), used);
+  }
+  if (used > options_.max_memory.bytes) {
+    throw Transient(window_->connection().address().name() + " holds " + std::to_string(used) +
+                    " bytes, more than 'max_memory'");
+  }
+  next_memory_check_ = now + std::chrono::seconds(1);
+}
+
+}  // namespace millrace

@@ -1,0 +1,166 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "millrace/fragment_cache.h"
+#include "millrace/packet.h"
+#include "millrace/plugin.h"
+#include "millrace/stage.h"
+#include "millrace/ticket.h"
+
+#include "agents.h"
+#include "call_window.h"
+#include "due_cache.h"
+#include "layout.h"
+#include "packet_groups.h"
+
+namespace millrace {
+
+struct SplitRedisOptions {
+  std::string server = "redis://127.0.0.1:6379";
+  std::string ca{};
+  std::uint32_t packets = 24;
+  Duration delay = std::chrono::seconds(10);
+  Duration idle = std::chrono::seconds(60);
+  Layer keep = Layer::l7;
+  std::string prefix = "millrace";
+  std::uint32_t buckets = 1;
+  Duration expire = std::chrono::hours(1);
+  Duration remember = std::chrono::minutes(5);
+  ByteSize max_memory{};
+  std::uint32_t batch = 2048;
+  std::uint32_t in_flight = 4;
+  Duration sweep = std::chrono::seconds(10);
+  Duration sweep_after = std::chrono::minutes(1);
+  std::uint32_t max_fragments = 4096;
+  Duration connect_timeout = std::chrono::seconds(5);
+  Duration timeout = std::chrono::seconds(10);
+};
+
+/// Which announcements are safe downstream. Receipts are resolved on any thread, also after the
+/// stage is gone.
+class Announcements {
+ public:
+  using Id = std::pair<std::uint32_t, std::string>;  ///< bucket, 16 bytes
+
+  /// A receipt for the tickets of `id` that resolves `input` after them.
+  [[nodiscard]] static Receipt announce(const std::shared_ptr<Announcements>& self, Id id,
+                                        Receipt input);
+  /// The ids of a bucket that may be cleared, joined; each is given once.
+  [[nodiscard]] std::string take_settled(std::uint32_t bucket);
+  void settle(const Id& id);
+  [[nodiscard]] bool any_settled();
+  /// The ids of a bucket that are on their way, joined.
+  [[nodiscard]] std::string open(std::uint32_t bucket);
+
+ private:
+  std::mutex mutex_;
+  std::set<Id> open_;
+  std::map<std::uint32_t, std::string> settled_;
+  bool any_settled_ = false;
+};
+
+/// Groups packets into sessions in Redis, and tells of sessions by tickets. See README.md for what
+/// is promised and layout.h and scripts.cpp for what is stored.
+///
+/// A batch becomes one script call (for each bucket) of its packets by session; several calls are
+/// under way. A batch is taken as soon as its call is in the window: from then on it is sent until
+/// it is answered, and the script applies it once.
+class SplitRedis final : public Transform<Packet, Ticket> {
+ public:
+  explicit SplitRedis(const SplitRedisOptions& options);
+
+  static void check(const SplitRedisOptions& options, Findings& findings);
+  void open(Context& context) override;
+  void process(Batch<Packet>& in, Output<Ticket>& out) override;
+  void flush(Output<Ticket>& out) override;
+  void close() noexcept override;
+  [[nodiscard]] Coalesce coalesce() const override;
+
+ private:
+  /// The agents of the batch at hand.
+  struct BatchAgent {
+    std::string_view name;
+    AgentClock* known = nullptr;
+    Timestamp clock;
+    bool ask = false;
+    std::vector<std::uint64_t> new_chunks;
+  };
+  struct Place {
+    std::uint32_t agent = 0;
+    std::uint64_t chunk = 0;
+  };
+  struct Drops {
+    std::uint64_t lost_fragments = 0;
+    std::uint64_t joined_fragments = 0;
+    std::array<std::uint64_t, kDecodeKinds> undecodable{};
+  };
+
+  void decode_all(const Batch<Packet>& in);
+  [[nodiscard]] Place place_of(const Origin* origin);
+  void decode_one(std::size_t index, const BatchAgent& agent);
+  [[nodiscard]] bool must_ask() const;
+  void ask();
+  void group_all();
+  [[nodiscard]] bool choose_thin();
+  void take(Batch<Packet>& in);
+  [[nodiscard]] Call begin_call(std::uint32_t bucket, RedisCommand& command, std::size_t groups,
+                                bool with_agents);
+  void add_group(Call& call, RedisCommand& command, const std::vector<DecodedPacket>& packets,
+                 const PacketGroup& group, bool thin) const;
+  void keep_thin(Call& call, const PacketGroup& group);
+
+  void answer(Output<Ticket>& out);
+  void answer_sweep(const Call& call, RedisReply reply, Output<Ticket>& out);
+  void send_refused(Call& call, std::string_view states);
+  void drain(Output<Ticket>& out);
+  void push(Batch<Ticket> tickets, Output<Ticket>& out);
+  void sweep(bool look);
+  void check_memory(Output<Ticket>& out);
+
+  SplitRedisOptions options_;
+  std::string run_;
+  std::string settings_;
+  std::vector<KeyNames> names_;
+  std::vector<std::uint64_t> next_number_;  ///< of each bucket
+  std::unique_ptr<CallWindow> window_;
+  std::shared_ptr<Announcements> announcements_ = std::make_shared<Announcements>();
+
+  AgentClocks agents_;
+  FragmentCache fragments_;
+  PacketGroups groups_;
+  DueCache due_;
+  std::unordered_map<std::string, std::uint32_t> thin_in_flight_;  ///< flows, and in how many calls
+
+  // Of the batch at hand; kept for their memory.
+  std::vector<DecodedPacket> packets_;
+  std::vector<Place> places_;
+  std::vector<BatchAgent> batch_agents_;
+  std::vector<std::pair<std::size_t, FlowKey>> unknown_fragments_;
+  std::vector<std::pair<FlowKey, std::size_t>> first_fragments_;  ///< and the packets
+  std::vector<char> thin_;
+  std::uint64_t batch_ = 0;
+  Drops drops_;
+
+  Timestamp watermark_ = kNoTime;
+  Timestamp next_sweep_ = kNoTime;
+  Timestamp next_memory_check_ = kNoTime;
+  Context* context_ = nullptr;
+  Counter* sessions_ = nullptr;
+  Counter* joined_ = nullptr;
+  Counter* announced_ = nullptr;
+  Counter* swept_ = nullptr;
+  Counter* calls_ = nullptr;
+  Counter* thin_packets_ = nullptr;
+};
+
+}  // namespace millrace
