@@ -176,7 +176,7 @@ TextLimits check_schema(Connection& connection, const std::string& table) {
         "table", fmt::format("the table '{}' does not fit: {}", table, fmt::join(faults, "; ")));
   }
   // Longer texts could make one row too long for a message.
-  constexpr std::size_t kLongest = 255;
+  static constexpr std::size_t kLongest = 255;
   const auto length = [&columns](const char* name) {
     return std::min(columns.at(name).length, kLongest);
   };
