@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <random>
 #include <string>
 #include <vector>
@@ -122,12 +123,20 @@ class Server {
   RedisConnection connection_;
 };
 
-double report(const char* what, const Traffic& traffic, Server& server, double cpu,
-              SteadyClock::time_point since) {
-  const double seconds = std::chrono::duration<double>(SteadyClock::now() - since).count();
+/// Seconds of processor time and of time at a moment.
+struct Moment {
+  explicit Moment(Server& server) : redis(server.cpu()) {}
+  double redis;
+  std::clock_t own = std::clock();
+  SteadyClock::time_point time = SteadyClock::now();
+};
+
+double report(const char* what, const Traffic& traffic, Server& server, const Moment& since) {
+  const double seconds = std::chrono::duration<double>(SteadyClock::now() - since.time).count();
+  const double own = static_cast<double>(std::clock() - since.own) / CLOCKS_PER_SEC;
   const auto count = static_cast<double>(traffic.packets.size());
-  std::printf("  %-8s %9.0f packets/s  (%.1f us of Redis a packet)\n", what, count / seconds,
-              1e6 * (server.cpu() - cpu) / count);
+  std::printf("  %-8s %9.0f packets/s  (us a packet: %.1f here, %.1f of Redis)\n", what,
+              count / seconds, 1e6 * own / count, 1e6 * (server.cpu() - since.redis) / count);
   std::fflush(stdout);
   return count / seconds;
 }
@@ -139,8 +148,7 @@ double literal(const std::string& url, const Traffic& traffic, std::size_t most)
   part.packets.assign(traffic.packets.begin(),
                       traffic.packets.begin() +
                           static_cast<std::ptrdiff_t>(std::min(most, traffic.packets.size())));
-  const double cpu = server.cpu();
-  const auto since = SteadyClock::now();
+  const Moment since(server);
   for (const Packet& packet : part.packets) {
     Decoded decoded;
     if (decode(packet, decoded) != Decode::transport) continue;
@@ -154,7 +162,7 @@ double literal(const std::string& url, const Traffic& traffic, std::size_t most)
          score,
          {reinterpret_cast<const char*>(packet.data) + decoded.l7_offset, decoded.l7_size}});
   }
-  return report("literal", part, server, cpu, since);
+  return report("literal", part, server, since);
 }
 
 double split(const std::string& url, const Traffic& traffic) {
@@ -167,8 +175,7 @@ double split(const std::string& url, const Traffic& traffic) {
   stage.open(context);
   testing::Recorder<Ticket> recorder;
   Output<Ticket> out(recorder);
-  const double cpu = server.cpu();
-  const auto since = SteadyClock::now();
+  const Moment since(server);
   for (std::size_t i = 0; i < traffic.packets.size(); i += options.batch) {
     const std::size_t end = std::min(traffic.packets.size(), i + options.batch);
     Batch<Packet> batch({traffic.packets.begin() + static_cast<std::ptrdiff_t>(i),
@@ -180,7 +187,7 @@ double split(const std::string& url, const Traffic& traffic) {
   stage.flush(out);
   for (auto& tickets : recorder.batches) tickets.receipt.done();
   stage.close();
-  const double rate = report("split", traffic, server, cpu, since);
+  const double rate = report("split", traffic, server, since);
   server.empty();
   return rate;
 }

@@ -37,7 +37,7 @@ struct SplitRedisOptions {
   Duration expire = std::chrono::hours(1);
   Duration remember = std::chrono::minutes(5);
   ByteSize max_memory{};
-  std::uint32_t batch = 2048;
+  std::uint32_t batch = 4096;
   std::uint32_t in_flight = 4;
   Duration sweep = std::chrono::seconds(10);
   Duration sweep_after = std::chrono::minutes(1);
