@@ -16,6 +16,8 @@ using std::chrono::steady_clock;
 void RabbitOut::open(Context& context) {
   context_ = &context;
   messages_ = &context.counter("messages");
+  tickets_ = &context.counter("tickets");
+  acknowledged_ = &context.counter("acknowledged");
   retried_ = &context.counter("retried");
   dead_ = &context.counter("dead");
   link_ = std::make_unique<Link>(options_, context, static_cast<Link::Work&>(*this));
@@ -51,7 +53,7 @@ void RabbitOut::run(Output<Ticket>& out, std::stop_token stop) {
     std::unique_lock lock(inbox_->mutex);
     const std::size_t unbegun = not_begun.size();
     if (inbox_->changed.wait_for(lock, kPatience, [&] {
-          return inbox_->outstanding <= unbegun && inbox_->resolved.empty();
+          return inbox_->outstanding <= unbegun && inbox_->resolved.empty() && inbox_->moving == 0;
         })) {
       break;
     }
@@ -68,6 +70,19 @@ void RabbitOut::close() noexcept {
   }
   // Closing the connection gives back what is not acknowledged.
   link_->stop();
+  drop_arrived();
+}
+
+void RabbitOut::drop_arrived() {
+  std::deque<Batch<Ticket>> arrived;
+  const std::lock_guard lock(inbox_->mutex);
+  arrived.swap(inbox_->arrived);
+}
+
+void RabbitOut::tell_moving() {
+  const std::lock_guard lock(inbox_->mutex);
+  inbox_->moving = moving_.size();
+  inbox_->changed.notify_all();
 }
 
 Receipt RabbitOut::receipt_for(std::uint64_t tag) {
@@ -94,6 +109,8 @@ void RabbitOut::lost() {
   // The broker gives these out again; receipts of the old connection are void by its number.
   deliveries_.clear();
   moving_.clear();
+  tell_moving();
+  drop_arrived();
 }
 
 void RabbitOut::event(AmqpSession& session, AmqpSession::Event& event) {
@@ -107,12 +124,15 @@ void RabbitOut::event(AmqpSession& session, AmqpSession::Event& event) {
       if (begin == moving_.end()) return;
       for (auto it = begin; it != end; ++it) session.acknowledge(it->second);
       moving_.erase(begin, end);
-      return;
+      return tell_moving();
     }
     case Kind::refused:
       throw LinkLost("the broker did not take a message");
     case Kind::cancelled:
       throw LinkLost("the broker ended the consumer: its queue is gone");
+    case Kind::blocked:
+      context_->warning(fmt::format("the broker puts no failed message aside: {}", event.text));
+      return;
     default:
       return;
   }
@@ -124,6 +144,7 @@ void RabbitOut::deliver(AmqpSession& session, AmqpSession::Event& event) {
   Delivery delivery{std::move(event.body), event.attempts};
   try {
     Batch<Ticket> batch = decode_tickets(std::as_bytes(std::span(delivery.body)));
+    tickets_->add(batch.items.size());
     batch.receipt = receipt_for(event.tag);
     deliveries_.emplace(event.tag, std::move(delivery));
     const std::lock_guard lock(inbox_->mutex);
@@ -157,20 +178,24 @@ void RabbitOut::settle(AmqpSession& session, const Resolved& resolved) {
   if (found == deliveries_.end()) return;
   const Delivery delivery = std::move(found->second);
   deliveries_.erase(found);
-  if (resolved.outcome == Outcome::done) return session.acknowledge(resolved.tag);
+  if (resolved.outcome == Outcome::done) {
+    session.acknowledge(resolved.tag);
+    acknowledged_->add();
+    return;
+  }
   // At the end of a run what was not worked on is no failure of the message.
   if (stopping_) return session.give_back(resolved.tag);
-  if (delivery.attempts + 1 < options_.max_attempts) {
+  const std::uint32_t attempts = delivery.attempts + 1;
+  if (attempts < options_.max_attempts) {
     retried_->add();
-    move(session, resolved.tag, topology_.retry, {delivery.body, delivery.attempts + 1}, {});
+    move(session, resolved.tag, topology_.retry(attempts), {delivery.body, attempts}, {});
   } else {
     dead_->add();
     context_->error(
         fmt::format("a message goes to '{}' after {} attempts; its sessions stay "
                     "unclassified",
-                    topology_.dead, delivery.attempts + 1));
-    move(session, resolved.tag, topology_.dead, {delivery.body, delivery.attempts + 1},
-         "failed too often");
+                    topology_.dead, attempts));
+    move(session, resolved.tag, topology_.dead, {delivery.body, attempts}, "failed too often");
   }
 }
 
@@ -180,6 +205,7 @@ void RabbitOut::move(AmqpSession& session, std::uint64_t tag, const std::string&
       {kAttempts, static_cast<std::int64_t>(delivery.attempts), {}}};
   if (!reason.empty()) headers.push_back({kReason, 0, reason});
   moving_.emplace(session.publish("", queue, delivery.body, headers), tag);
+  tell_moving();
 }
 
 }  // namespace millrace

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -46,6 +47,7 @@ class RabbitOut final : public Source<Ticket>, private Link::Work {
     std::vector<Resolved> resolved;
     std::deque<Batch<Ticket>> arrived;
     std::size_t outstanding = 0;  ///< receipts given out and not resolved
+    std::size_t moving = 0;       ///< messages that are being put elsewhere
     Link* link = nullptr;         ///< null when nobody listens any more
   };
 
@@ -60,11 +62,16 @@ class RabbitOut final : public Source<Ticket>, private Link::Work {
   void move(AmqpSession& session, std::uint64_t tag, const std::string& queue,
             const Delivery& delivery, const std::string& reason);
   [[nodiscard]] Receipt receipt_for(std::uint64_t tag);
+  /// Receipts of batches that nobody will take any more fail.
+  void drop_arrived();
+  void tell_moving();
 
   const RabbitOptions options_;
   const Topology topology_;
   Context* context_ = nullptr;
   Counter* messages_ = nullptr;
+  Counter* tickets_ = nullptr;
+  Counter* acknowledged_ = nullptr;
   Counter* retried_ = nullptr;
   Counter* dead_ = nullptr;
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <csignal>
 #include <random>
+#include <regex>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -10,6 +12,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "millrace/error.h"
@@ -23,6 +26,13 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
+/// "received the value '500' of type 'long'", as the broker says it.
+std::string value_of(const std::string& text) {
+  static constexpr std::string_view kValue = "the value '";
+  if (!text.starts_with(kValue)) return text;
+  return text.substr(kValue.size(), text.rfind("' of type") - kValue.size());
+}
+
 /// Codes that no waiting helps against.
 bool is_final(const Refused& refused) {
   constexpr int kAccessRefused = 403;
@@ -34,12 +44,27 @@ bool is_final(const Refused& refused) {
          code == kNotAllowed;
 }
 
+std::string explain_difference(const std::string& text) {
+  // The broker cuts long texts off; then they are given on as they are.
+  static const std::regex kForm(
+      "inequivalent arg '(.*)' for (queue|exchange) '(.*)' in vhost '.*': "
+      "received (.*) but current is (.*)");
+  constexpr const char* kAdvice =
+      "delete it in the broker once it is empty, or choose another name";
+  std::smatch part;
+  if (!std::regex_search(text, part, kForm)) {
+    return fmt::format("the broker has a queue or exchange with other arguments ({}); {}", text,
+                       kAdvice);
+  }
+  return fmt::format("the broker has the {} '{}' with {} = {}, where this stage has {}; {}",
+                     part.str(2), part.str(3), part.str(1), value_of(part.str(5)),
+                     value_of(part.str(4)), kAdvice);
+}
+
 ConfigError explained(const Refused& refused, const RabbitOptions& options) {
   const std::string text = refused.what();
   if (text.find("inequivalent arg") != std::string::npos) {
-    return {"name", fmt::format("the broker has this queue or exchange with other arguments: {}; "
-                                "delete it there, or choose another name",
-                                text)};
+    return {"name", explain_difference(text)};
   }
   if (options.delay_by == DelayBy::x_delayed_message &&
       text.find("x-delayed-message") != std::string::npos) {
@@ -78,12 +103,16 @@ Link::~Link() {
 void Link::wake() noexcept { ::eventfd_write(wake_fd_, 1); }
 
 void Link::stop() noexcept {
+  constexpr std::chrono::seconds kGrace{2};
   {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     stop_ = true;
+    stopping_.notify_all();
+    wake();
+    const bool ended = ended_.wait_for(lock, kGrace, [this] { return !running_; });
+    // A write to a broker that reads nothing would go on as long as heartbeats come.
+    if (!ended && descriptor_ >= 0) ::shutdown(descriptor_, SHUT_RDWR);
   }
-  stopping_.notify_all();
-  wake();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -92,9 +121,15 @@ std::optional<std::string> Link::down() const {
   return down_;
 }
 
-void Link::set_down(std::optional<std::string> why) {
+void Link::set_up(const AmqpSession& session) {
   const std::lock_guard lock(mutex_);
-  down_ = std::move(why);
+  down_.reset();
+  descriptor_ = session.descriptor();
+}
+
+void Link::set_down(const std::string& why) {
+  const std::lock_guard lock(mutex_);
+  down_ = why;
 }
 
 bool Link::pause(milliseconds time) {
@@ -119,6 +154,8 @@ void Link::start() {
   for (int attempt = 0; !session; ++attempt) {
     try {
       session = connect();
+    } catch (const Misconfigured& error) {
+      throw ConfigError(error.option(), error.what());
     } catch (const Refused& refused) {
       if (is_final(refused)) throw explained(refused, options_);
       if (steady_clock::now() >= give_up) throw ConfigError("server", refused.what());
@@ -129,6 +166,7 @@ void Link::start() {
       pause(jitter(attempt));
     }
   }
+  running_ = true;
   thread_ = std::thread([this, first = std::move(session)]() mutable { run(std::move(first)); });
 }
 
@@ -138,26 +176,45 @@ void Link::run(std::unique_ptr<AmqpSession> session) noexcept {
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, nullptr);
   pthread_setname_np(pthread_self(), "rabbit");
-  for (int attempt = 0; !stop_; ++attempt) {
+  // A connection that breaks at once, again and again, is no better than none.
+  constexpr std::chrono::seconds kStable{10};
+  constexpr std::chrono::seconds kSayAgain{30};
+  std::string said;
+  auto said_at = steady_clock::now() - kSayAgain;
+  for (int failures = 0; !stop_; ++failures) {
+    auto up_since = steady_clock::time_point::max();
     try {
       if (!session) {
         session = connect();
         reconnects_.add();
         context_.info("connected to the broker again");
       }
-      set_down(std::nullopt);
-      attempt = 0;
+      set_up(*session);
+      up_since = steady_clock::now();
       work_.connected(*session);
       serve(*session);
-      return;
+      session->close();
     } catch (const std::exception& error) {
-      work_.lost();
-      if (attempt == 0) context_.warning(fmt::format("{}; connecting again", error.what()));
+      const auto now = steady_clock::now();
+      if (up_since < now - kStable) failures = 0;
       set_down(error.what());
+      work_.lost();
+      if (said != error.what() || now - said_at >= kSayAgain) {
+        context_.warning(fmt::format("{}; connecting again", error.what()));
+        said = error.what();
+        said_at = now;
+      }
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      descriptor_ = -1;  // before it is closed, as `stop` may use it
     }
     session.reset();
-    if (!pause(jitter(attempt))) return;
+    if (!stop_) pause(jitter(failures));
   }
+  const std::lock_guard lock(mutex_);
+  running_ = false;
+  ended_.notify_all();
 }
 
 void Link::serve(AmqpSession& session) {

@@ -52,13 +52,15 @@ class Link {
   void wake() noexcept;
   /// Why there is no connection at present. Any thread.
   [[nodiscard]] std::optional<std::string> down() const;
+  /// Ends the thread, also one that waits for a broker which takes nothing.
   void stop() noexcept;
 
  private:
   [[nodiscard]] std::unique_ptr<AmqpSession> connect();
   void run(std::unique_ptr<AmqpSession> session) noexcept;
   void serve(AmqpSession& session);
-  void set_down(std::optional<std::string> why);
+  void set_up(const AmqpSession& session);
+  void set_down(const std::string& why);
   /// False if the link is to stop.
   bool pause(std::chrono::milliseconds time);
 
@@ -70,7 +72,10 @@ class Link {
   int wake_fd_ = -1;
   mutable std::mutex mutex_;
   std::condition_variable stopping_;
+  std::condition_variable ended_;
   std::atomic<bool> stop_{false};
+  bool running_ = false;
+  int descriptor_ = -1;  ///< of the connection, while it is up
   std::optional<std::string> down_;
   std::thread thread_;
 };

@@ -73,11 +73,12 @@ MILLRACE_PLUGIN(
             "how often a message is given out before it goes to the dead-letter queue NAME.dead")
             .between(1, 1000000),
         option<&RabbitOptions::retry_pause>("retry_pause",
-                                            "how long a message whose work failed is held back")
+                                            "how long a message whose work failed is held back; "
+                                            "twice as long each time, up to 32 times")
             .between(std::chrono::milliseconds(1), std::chrono::hours(1)),
         option<&RabbitOptions::heartbeat>(
-            "heartbeat", "a broker that is silent for twice as long is given up; 0s: never")
-            .between(Duration(0), std::chrono::minutes(10)),
+            "heartbeat", "a broker that is silent for twice as long is given up; whole seconds")
+            .between(std::chrono::seconds(1), std::chrono::minutes(10)),
         option<&RabbitOptions::timeout>("timeout", "for connecting and for the broker's answers")
             .between(std::chrono::milliseconds(10), std::chrono::minutes(10)),
         option<&RabbitOptions::wait>("wait",
@@ -86,7 +87,8 @@ MILLRACE_PLUGIN(
         option<&RabbitOptions::finish>(
             "finish", "how long an end waits for what was given out; the rest goes back")
             .between(Duration(0), std::chrono::hours(1)),
-        option<&RabbitOptions::ca>("ca", "amqps: file with the certificates to trust (PEM)"),
+        option<&RabbitOptions::ca>(
+            "ca", "amqps: file with the certificates to trust (PEM); none: those of the system"),
         option<&RabbitOptions::certificate>("certificate", "amqps: our own certificate (PEM)"),
         option<&RabbitOptions::key>("key", "amqps: the key of our own certificate (PEM)"),
         option<&RabbitOptions::verify>(

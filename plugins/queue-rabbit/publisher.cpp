@@ -7,14 +7,21 @@
 
 #include <fmt/format.h>
 
+#include "millrace/error.h"
+
 namespace millrace {
+
+using std::chrono::steady_clock;
 
 void RabbitIn::open(Context& context) {
   context_ = &context;
   messages_ = &context.counter("messages");
+  tickets_ = &context.counter("tickets");
   delayed_ = &context.counter("delayed");
+  confirmed_ = &context.counter("confirmed");
   republished_ = &context.counter("republished");
   nacked_ = &context.counter("nacked");
+  blocks_ = &context.counter("blocked");
   link_ = std::make_unique<Link>(options_, context, static_cast<Link::Work&>(*this));
   link_->start();
 }
@@ -34,6 +41,7 @@ void RabbitIn::write(Batch<Ticket>& in) {
   bundle(now, false, in.receipt, made);
   bundle(later, true, in.receipt, made);
   messages_->add(made.size());
+  tickets_->add(in.items.size());
   delayed_->add(later.size());
   {
     const std::lock_guard lock(mutex_);
@@ -52,27 +60,37 @@ void RabbitIn::bundle(std::span<const Ticket> tickets, bool delayed, const Recei
   }
 }
 
-void RabbitIn::wait_for_room(std::size_t count) {
-  constexpr std::chrono::milliseconds kPatience{500};
-  std::unique_lock lock(mutex_);
-  const auto room = [&] {
-    const std::size_t held = waiting_.size() + unconfirmed_.size();
-    // A batch that is larger than the window goes when nothing else is there.
-    return held == 0 || held + count <= options_.window;
-  };
-  while (!settled_.wait_for(lock, kPatience, room)) {
+template <class Condition>
+void RabbitIn::wait_until(std::unique_lock<std::mutex>& lock, Condition condition) {
+  constexpr std::chrono::milliseconds kPatience{100};
+  std::uint64_t seen = progress_;
+  auto since = steady_clock::now();
+  while (!settled_.wait_for(lock, kPatience, condition)) {
     if (const auto why = link_->down()) throw Transient(*why);
     if (blocked_) throw Transient("the broker takes no messages at present (resource alarm)");
+    if (refusing_) throw Transient("the broker takes no messages into a queue at present");
+    const auto now = steady_clock::now();
+    if (seen != progress_) {
+      seen = progress_;
+      since = now;
+    } else if (now - since >= options_.timeout) {
+      throw Transient("the broker confirms nothing");
+    }
   }
 }
 
-void RabbitIn::flush() {
-  constexpr std::chrono::milliseconds kPatience{500};
+void RabbitIn::wait_for_room(std::size_t count) {
   std::unique_lock lock(mutex_);
-  const auto empty = [this] { return waiting_.empty() && unconfirmed_.empty(); };
-  while (!settled_.wait_for(lock, kPatience, empty)) {
-    if (const auto why = link_->down()) throw Transient(*why);
-  }
+  wait_until(lock, [&] {
+    const std::size_t held = waiting_.size() + unconfirmed_.size();
+    // A batch that is larger than the window goes when nothing else is there.
+    return held == 0 || held + count <= options_.window;
+  });
+}
+
+void RabbitIn::flush() {
+  std::unique_lock lock(mutex_);
+  wait_until(lock, [this] { return waiting_.empty() && unconfirmed_.empty(); });
 }
 
 void RabbitIn::close() noexcept {
@@ -91,14 +109,14 @@ void RabbitIn::connected(AmqpSession& /*session*/) {
 void RabbitIn::turn(AmqpSession& session) {
   while (true) {
     std::unique_lock lock(mutex_);
-    if (waiting_.empty() || blocked_) return;
+    if (waiting_.empty() || blocked_ || steady_clock::now() < hold_until_) return;
     const Message& next = waiting_.front();
     // Only this thread takes messages away, so this one stays where it is.
     lock.unlock();
-    const std::uint64_t tag = next.delayed
-                                  ? session.publish(topology_.delay_exchange, topology_.delay_key,
-                                                    next.body, topology_.delay_headers)
-                                  : session.publish("", topology_.ready, next.body);
+    const std::uint64_t tag =
+        next.delayed ? session.publish(topology_.delay_exchange, topology_.delay_key, next.body,
+                                       topology_.delay_headers, topology_.delay_unroutable)
+                     : session.publish("", topology_.ready, next.body);
     lock.lock();
     unconfirmed_.emplace(tag, std::move(waiting_.front()));
     waiting_.pop_front();
@@ -108,13 +126,11 @@ void RabbitIn::turn(AmqpSession& session) {
 void RabbitIn::event(AmqpSession& /*session*/, AmqpSession::Event& event) {
   using Kind = AmqpSession::Event::Kind;
   if (event.kind == Kind::confirmed) return confirm(event);
-  if (event.kind == Kind::refused) {
-    nacked_->add();
-    throw LinkLost("the broker did not take a message");
-  }
+  if (event.kind == Kind::refused) return refused(event);
   const std::lock_guard lock(mutex_);
   if (event.kind == Kind::blocked) {
     blocked_ = true;
+    blocks_->add();
     context_->warning(fmt::format("the broker takes no messages: {}", event.text));
   } else if (event.kind == Kind::unblocked) {
     blocked_ = false;
@@ -122,20 +138,41 @@ void RabbitIn::event(AmqpSession& /*session*/, AmqpSession::Event& event) {
   }
 }
 
+std::vector<RabbitIn::Message> RabbitIn::take(const AmqpSession::Event& event) {
+  std::vector<Message> taken;
+  const auto end = unconfirmed_.upper_bound(event.tag);
+  const auto begin = event.multiple ? unconfirmed_.begin() : unconfirmed_.find(event.tag);
+  if (begin == unconfirmed_.end()) return taken;
+  for (auto it = begin; it != end; ++it) taken.push_back(std::move(it->second));
+  unconfirmed_.erase(begin, end);
+  return taken;
+}
+
 void RabbitIn::confirm(const AmqpSession::Event& event) {
   std::vector<Message> done;
   {
     const std::lock_guard lock(mutex_);
-    const auto end = unconfirmed_.upper_bound(event.tag);
-    const auto begin = event.multiple ? unconfirmed_.begin() : unconfirmed_.find(event.tag);
-    for (auto it = begin; it != end && it != unconfirmed_.end(); ++it) {
-      done.push_back(std::move(it->second));
-    }
-    if (begin != unconfirmed_.end()) unconfirmed_.erase(begin, end);
+    done = take(event);
+    progress_ += done.size();
+    refusing_ = false;
   }
+  confirmed_->add(done.size());
   // Outside the lock: this may run the source's code.
   for (Message& message : done) message.receipt.done();
   settled_.notify_all();
+}
+
+void RabbitIn::refused(const AmqpSession::Event& event) {
+  constexpr std::chrono::milliseconds kPause{500};
+  const std::lock_guard lock(mutex_);
+  std::vector<Message> again = take(event);
+  nacked_->add(again.size());
+  republished_->add(again.size());
+  for (auto it = again.rbegin(); it != again.rend(); ++it) waiting_.push_front(std::move(*it));
+  hold_until_ = steady_clock::now() + kPause;
+  if (refusing_) return;
+  refusing_ = true;
+  context_->warning("the broker does not take a message into its queue; publishing it again");
 }
 
 void RabbitIn::lost() {

@@ -1,12 +1,15 @@
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "millrace/stage.h"
 #include "millrace/ticket.h"
@@ -43,23 +46,36 @@ class RabbitIn final : public Sink<Ticket>, private Link::Work {
 
   void bundle(std::span<const Ticket> tickets, bool delayed, const Receipt& receipt,
               std::deque<Message>& into) const;
-  /// Waits until `count` more messages have room; throws Transient while the broker is away.
+  /// Waits until `count` more messages have room; throws Transient while the broker is away or
+  /// takes nothing.
   void wait_for_room(std::size_t count);
+  template <class Condition>
+  void wait_until(std::unique_lock<std::mutex>& lock, Condition condition);
   void confirm(const AmqpSession::Event& event);
+  /// What the broker did not take is published again after a pause.
+  void refused(const AmqpSession::Event& event);
+  /// Takes the messages out that a confirm speaks of. Needs the lock.
+  [[nodiscard]] std::vector<Message> take(const AmqpSession::Event& event);
 
   const RabbitOptions options_;
   const Topology topology_;
   Context* context_ = nullptr;
   Counter* messages_ = nullptr;
+  Counter* tickets_ = nullptr;
   Counter* delayed_ = nullptr;
+  Counter* confirmed_ = nullptr;
   Counter* republished_ = nullptr;
   Counter* nacked_ = nullptr;
+  Counter* blocks_ = nullptr;
 
   std::mutex mutex_;
   std::condition_variable settled_;
   std::deque<Message> waiting_;                   ///< not published on this connection
   std::map<std::uint64_t, Message> unconfirmed_;  ///< by the number of the confirm
+  std::uint64_t progress_ = 0;                    ///< messages confirmed so far
   bool blocked_ = false;
+  bool refusing_ = false;  ///< the broker's last word on a message was no
+  std::chrono::steady_clock::time_point hold_until_{};
 
   std::unique_ptr<Link> link_;  ///< last: its thread uses the above
 };

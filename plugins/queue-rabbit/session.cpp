@@ -6,6 +6,7 @@
 #include <amqp_ssl_socket.h>
 #include <amqp_tcp_socket.h>
 #include <fmt/format.h>
+#include <openssl/ssl.h>
 
 #include "rabbit_url.h"
 
@@ -72,17 +73,39 @@ amqp_socket_t* make_socket(amqp_connection_state_t state, const RabbitUrl& url,
   if (!url.tls) return amqp_tcp_socket_new(state);
   amqp_socket_t* socket = amqp_ssl_socket_new(state);
   if (socket == nullptr) return nullptr;
+  amqp_ssl_socket_set_ssl_versions(socket, AMQP_TLSv1_2, AMQP_TLSvLATEST);
   amqp_ssl_socket_set_verify_peer(socket, options.verify ? 1 : 0);
   amqp_ssl_socket_set_verify_hostname(socket, options.verify ? 1 : 0);
-  if (!options.ca.empty() && amqp_ssl_socket_set_cacert(socket, options.ca.c_str()) != 0) {
-    throw LinkLost(fmt::format("cannot use the CA file '{}'", options.ca));
+  if (options.ca.empty()) {
+    // The library trusts nobody by itself.
+    SSL_CTX_set_default_verify_paths(static_cast<SSL_CTX*>(amqp_ssl_socket_get_context(socket)));
+  } else if (amqp_ssl_socket_set_cacert(socket, options.ca.c_str()) != 0) {
+    throw Misconfigured("ca", fmt::format("cannot use the CA file '{}'", options.ca));
   }
   if (!options.certificate.empty() &&
       amqp_ssl_socket_set_key(socket, options.certificate.c_str(), options.key.c_str()) != 0) {
-    throw LinkLost(fmt::format("cannot use the certificate '{}' with the key '{}'",
-                               options.certificate, options.key));
+    throw Misconfigured("certificate", fmt::format("cannot use the certificate '{}' with the key "
+                                                   "'{}'",
+                                                   options.certificate, options.key));
   }
   return socket;
+}
+
+/// Connects. A certificate that is not to be trusted does not become better by waiting.
+void connect(amqp_socket_t* socket, const RabbitUrl& url, const timeval& timeout,
+             const std::string& place) {
+  const int status = amqp_socket_open_noblock(socket, url.host.c_str(), url.port, &timeout);
+  if (status == AMQP_STATUS_OK) return;
+  if (status == AMQP_STATUS_SSL_PEER_VERIFY_FAILED) {
+    throw Misconfigured("ca", fmt::format("the certificate of {} is signed by nobody that is "
+                                          "trusted here",
+                                          place));
+  }
+  if (status == AMQP_STATUS_SSL_HOSTNAME_VERIFY_FAILED) {
+    throw Misconfigured(
+        "server", fmt::format("the certificate of {} is not for the host '{}'", place, url.host));
+  }
+  throw LinkLost(fmt::format("cannot connect to {}: {}", place, amqp_error_string2(status)));
 }
 
 }  // namespace
@@ -93,13 +116,10 @@ AmqpSession::AmqpSession(const RabbitOptions& options) : state_(amqp_new_connect
   if (socket == nullptr) throw LinkLost("out of memory");
   timeval timeout = time_of(options.timeout);
   const std::string place = fmt::format("{}:{}", url.host, url.port);
-  if (const int status = amqp_socket_open_noblock(socket, url.host.c_str(), url.port, &timeout);
-      status != AMQP_STATUS_OK) {
-    throw LinkLost(fmt::format("cannot connect to {}: {}", place, amqp_error_string2(status)));
-  }
+  connect(socket, url, timeout, place);
   amqp_set_handshake_timeout(state_.get(), &timeout);
   amqp_set_rpc_timeout(state_.get(), &timeout);
-  const auto heartbeat = std::chrono::duration_cast<std::chrono::seconds>(options.heartbeat);
+  const auto heartbeat = std::chrono::ceil<std::chrono::seconds>(options.heartbeat);
   const amqp_rpc_reply_t reply =
       amqp_login(state_.get(), url.vhost.c_str(), 0, kFrameMax, static_cast<int>(heartbeat.count()),
                  AMQP_SASL_METHOD_PLAIN, url.user.c_str(), url.password.c_str());
@@ -120,6 +140,12 @@ AmqpSession::AmqpSession(const RabbitOptions& options) : state_(amqp_new_connect
 }
 
 AmqpSession::~AmqpSession() = default;
+
+void AmqpSession::close() noexcept {
+  timeval timeout{1, 0};
+  amqp_set_rpc_timeout(state_.get(), &timeout);
+  amqp_connection_close(state_.get(), AMQP_REPLY_SUCCESS);
+}
 
 int AmqpSession::descriptor() const { return amqp_get_sockfd(state_.get()); }
 
@@ -181,7 +207,8 @@ void AmqpSession::cancel() {
 }
 
 std::uint64_t AmqpSession::publish(const std::string& exchange, const std::string& key,
-                                   std::string_view body, const std::vector<Argument>& headers) {
+                                   std::string_view body, const std::vector<Argument>& headers,
+                                   Unroutable unroutable) {
   Table table(headers);
   amqp_basic_properties_t properties{};
   properties._flags = AMQP_BASIC_DELIVERY_MODE_FLAG | AMQP_BASIC_CONTENT_TYPE_FLAG;
@@ -191,8 +218,8 @@ std::uint64_t AmqpSession::publish(const std::string& exchange, const std::strin
     properties._flags |= AMQP_BASIC_HEADERS_FLAG;
     properties.headers = table.get();
   }
-  constexpr amqp_boolean_t kMandatory = 1;
-  check(amqp_basic_publish(state_.get(), kChannel, bytes_of(exchange), bytes_of(key), kMandatory, 0,
+  const amqp_boolean_t mandatory = unroutable == Unroutable::comes_back ? 1 : 0;
+  check(amqp_basic_publish(state_.get(), kChannel, bytes_of(exchange), bytes_of(key), mandatory, 0,
                            &properties, bytes_of(body)),
         "publishing");
   return ++published_;
@@ -207,15 +234,21 @@ void AmqpSession::give_back(std::uint64_t tag) {
 }
 
 AmqpSession::Event AmqpSession::next() {
-  amqp_maybe_release_buffers(state_.get());
-  amqp_frame_t frame{};
-  timeval now{0, 0};
-  const int status = amqp_simple_wait_frame_noblock(state_.get(), &frame, &now);
-  if (status == AMQP_STATUS_TIMEOUT) return {};
-  check(status, "waiting");
+  while (true) {
+    amqp_maybe_release_buffers(state_.get());
+    amqp_frame_t frame{};
+    const timeval now{0, 0};
+    const int status = amqp_simple_wait_frame_noblock(state_.get(), &frame, &now);
+    if (status == AMQP_STATUS_TIMEOUT) return {};
+    check(status, "waiting");
+    if (frame.frame_type != AMQP_FRAME_METHOD) continue;
+    Event event = event_of(frame.payload.method);
+    if (event.kind != Event::Kind::none) return event;
+  }
+}
+
+AmqpSession::Event AmqpSession::event_of(const amqp_method_t& method) {
   Event event;
-  if (frame.frame_type != AMQP_FRAME_METHOD) return event;
-  const amqp_method_t& method = frame.payload.method;
   switch (method.id) {
     case AMQP_BASIC_ACK_METHOD: {
       const auto* ack = static_cast<const amqp_basic_ack_t*>(method.decoded);
@@ -276,6 +309,10 @@ AmqpSession::Event AmqpSession::delivery(const amqp_basic_deliver_t& method) {
     throw LinkLost(fmt::format("the connection broke inside a message: {}",
                                amqp_error_string2(reply.library_error)));
   }
+  struct Free {
+    void operator()(amqp_message_t* read) const { amqp_destroy_message(read); }
+  };
+  const std::unique_ptr<amqp_message_t, Free> freed(&message);
   event.body = text_of(message.body);
   if ((message.properties._flags & AMQP_BASIC_HEADERS_FLAG) != 0) {
     const amqp_table_t& headers = message.properties.headers;
@@ -287,7 +324,6 @@ AmqpSession::Event AmqpSession::delivery(const amqp_basic_deliver_t& method) {
       }
     }
   }
-  amqp_destroy_message(&message);
   return event;
 }
 

@@ -24,6 +24,17 @@ class LinkLost : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// An option cannot work here: a file that is no certificate, a broker that it does not fit.
+class Misconfigured : public LinkLost {
+ public:
+  Misconfigured(std::string option, const std::string& text)
+      : LinkLost(text), option_(std::move(option)) {}
+  [[nodiscard]] const std::string& option() const noexcept { return option_; }
+
+ private:
+  std::string option_;
+};
+
 /// What the broker said no to: code 403 access, 404 not found, 406 other arguments, 530 vhost.
 class Refused : public LinkLost {
  public:
@@ -56,9 +67,12 @@ class AmqpSession {
   void consume(const std::string& queue, std::uint16_t prefetch);
   void cancel();
 
+  /// Whether a message that no queue would take comes back, which breaks the connection.
+  enum class Unroutable : std::uint8_t { comes_back, is_dropped };
   /// A durable message; `headers` travel with it. Returns its number for the confirm.
   std::uint64_t publish(const std::string& exchange, const std::string& key, std::string_view body,
-                        const std::vector<Argument>& headers = {});
+                        const std::vector<Argument>& headers = {},
+                        Unroutable unroutable = Unroutable::comes_back);
   void acknowledge(std::uint64_t tag);
   /// Gives a delivery back to its queue.
   void give_back(std::uint64_t tag);
@@ -81,6 +95,9 @@ class AmqpSession {
   };
   /// What has come; `none` if nothing is there. Serves heartbeats, so call it often.
   [[nodiscard]] Event next();
+  /// Says good-bye, so that the broker reads everything that was sent before. Waits for a second
+  /// at most.
+  void close() noexcept;
   /// Where poll(2) tells that something may have come.
   [[nodiscard]] int descriptor() const;
 
@@ -90,6 +107,7 @@ class AmqpSession {
   };
   void check(int status, const char* doing) const;
   void check_reply(const char* doing) const;
+  [[nodiscard]] Event event_of(const amqp_method_t& method);
   [[nodiscard]] Event delivery(const amqp_basic_deliver_t& method);
   [[noreturn]] void closed(const amqp_method_t& method) const;
 

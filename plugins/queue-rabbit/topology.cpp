@@ -19,9 +19,11 @@ Topology::Topology(const RabbitOptions& options)
     : ready(options.name),
       dead(options.name + ".dead"),
       delay_by_(options.delay_by),
-      delay_ms_(milliseconds(options.delay)),
-      retry_ms_(milliseconds(options.retry_pause)) {
-  retry = fmt::format("{}.retry.{}", options.name, retry_ms_);
+      delay_ms_(milliseconds(options.delay)) {
+  std::int64_t pause = milliseconds(options.retry_pause);
+  for (std::uint32_t i = 0; i < std::min(kPauses, options.max_attempts); ++i, pause *= 2) {
+    pauses_.push_back({fmt::format("{}.retry.{}", options.name, pause), pause});
+  }
   if (delay_by_ == DelayBy::ttl) {
     // One queue for each delay: a time-out of single messages would wait for the queue's head.
     delay_key = fmt::format("{}.delay.{}", options.name, delay_ms_);
@@ -29,7 +31,13 @@ Topology::Topology(const RabbitOptions& options)
     delay_exchange = options.name + ".delayed";
     delay_key = ready;
     delay_headers = {{"x-delay", delay_ms_, {}}};
+    delay_unroutable = AmqpSession::Unroutable::is_dropped;
   }
+}
+
+const std::string& Topology::retry(std::uint32_t attempts) const {
+  const std::size_t last = pauses_.size() - 1;
+  return pauses_[std::min<std::size_t>(attempts > 0 ? attempts - 1 : 0, last)].queue;
 }
 
 void Topology::declare(AmqpSession& session) const {
@@ -41,7 +49,7 @@ void Topology::declare(AmqpSession& session) const {
                                               {"x-dead-letter-routing-key", 0, ready}};
   };
   session.bind(ready, "amq.direct", ready);
-  session.declare_queue(retry, waiting(retry_ms_));
+  for (const Pause& pause : pauses_) session.declare_queue(pause.queue, waiting(pause.ms));
   if (delay_by_ == DelayBy::ttl) {
     session.declare_queue(delay_key, waiting(delay_ms_));
   } else {

@@ -49,12 +49,14 @@ TEST_F(SinkMysqlFaultsTest, RestartOfTheServerIsTransientAndPreparesAnew) {
 
 TEST_F(SinkMysqlFaultsTest, ServerThatIsKilledAgainAndAgainLosesAndDoublesNothing) {
   constexpr std::uint16_t kRows = 40000;
+  constexpr std::uint16_t kQuarter = kRows / 4;
   constexpr std::uint16_t kBatch = 100;
   options_.batch = 500;
   std::atomic<std::uint16_t> given = 0;
   std::atomic<int> retried = 0;
+  std::atomic<int> killed = 0;
   std::exception_ptr failure;
-  std::jthread writer([&] {
+  std::jthread writer([&](const std::stop_token& stop) {
     try {
       SinkMysql sink(options_);
       sink.open(context_);
@@ -69,6 +71,10 @@ TEST_F(SinkMysqlFaultsTest, ServerThatIsKilledAgainAndAgainLosesAndDoublesNothin
         }
       };
       for (std::uint16_t first = 0; first < kRows; first += kBatch) {
+        // The kill of a quarter comes somewhere in its first half, so each is met by rows.
+        if (first % kQuarter == kQuarter / 2) {
+          while (killed < first / kQuarter && !stop.stop_requested()) std::this_thread::yield();
+        }
         Batch<Verdict> batch = batch_of(verdicts(first, kBatch, "a"));
         persist([&] { give(sink, batch); });
         given = static_cast<std::uint16_t>(first + kBatch);
@@ -80,8 +86,9 @@ TEST_F(SinkMysqlFaultsTest, ServerThatIsKilledAgainAndAgainLosesAndDoublesNothin
     given = kRows;
   });
   for (const int part : {1, 2, 3}) {
-    while (given < kRows / 4 * part) std::this_thread::yield();
+    while (given < kQuarter * part) std::this_thread::yield();
     services()->kill("mariadb");
+    ++killed;
     services()->start("mariadb");
   }
   writer.join();
