@@ -23,6 +23,8 @@ std::string_view kind_name(StageKind kind) {
       return "sink";
     case StageKind::queue:
       return "queue";
+    case StageKind::provider:
+      return "config provider";
   }
   return "stage";
 }

@@ -10,14 +10,15 @@
 #include "millrace/abi.h"
 #include "millrace/batch.h"
 #include "millrace/option.h"
+#include "millrace/provider.h"
 #include "millrace/stage.h"
 
 namespace millrace {
 
 /// A queue is a hand-over from one part of a pipeline to the next, often through a broker: a sink
 /// that takes items in and a source that gives them out again, under one name and with the same
-/// options.
-enum class StageKind : std::uint8_t { source, transform, sink, queue };
+/// options. A provider is no stage of a pipeline: `[config]` names it, and the supervisor runs it.
+enum class StageKind : std::uint8_t { source, transform, sink, queue, provider };
 
 /// What a stage's own check found wrong with options that are each valid alone. Used by `check` and
 /// before every start, so nothing here may touch the network or need a secret.
@@ -42,7 +43,8 @@ struct InputAdapter {
   std::function<BoxedBatch(BatchBase&)> convert;
 };
 
-/// Everything the host knows of a stage. Made by `source`, `transform` and `sink`.
+/// Everything the host knows of a stage. Made by `source`, `transform`, `sink`, `queue` and
+/// `provider`.
 struct StageDescriptor {
   std::string name;
   std::string help;
@@ -59,6 +61,8 @@ struct StageDescriptor {
   Create create_output;      ///< only of a queue: the half that gives items out
   std::string whole_reason;  ///< not empty: `--stages` must not cut this queue, because of this
   std::function<void(const void* options, Findings&)> check;
+  std::function<void(const void* options, Findings&)> probe;
+  std::function<std::unique_ptr<ConfigProvider>(const void* options)> create_provider;
 
   /// The stage keeps state over all items, so one instance must see all of them.
   StageDescriptor&& single(std::string reason) && {
@@ -88,6 +92,16 @@ struct StageDescriptor {
   template <class Options>
   StageDescriptor&& checked(void (*function)(const Options&, Findings&)) && {
     check = [function](const void* values, Findings& findings) {
+      function(*static_cast<const Options*>(values), findings);
+    };
+    return std::move(*this);
+  }
+  /// `probe` looks whether the options can work on this machine at this moment (an interface that
+  /// exists, a filter that compiles), beside an instance of the stage that may be running, and
+  /// changes nothing. It runs only after `check` found nothing.
+  template <class Options>
+  StageDescriptor&& probed(void (*function)(const Options&, Findings&)) && {
+    probe = [function](const void* values, Findings& findings) {
       function(*static_cast<const Options*>(values), findings);
     };
     return std::move(*this);
@@ -169,6 +183,26 @@ StageDescriptor queue(std::string name, std::string help, Specs&&... options) {
   stage.output = &item_type<Item>();
   stage.create_output = detail::creator<Out, Options>();
   return stage;
+}
+
+/// `P` is a ConfigProvider, constructed from `const Options&` (or without arguments).
+template <class P, class Options = NoOptions, class... Specs>
+StageDescriptor provider(std::string name, std::string help, Specs&&... options) {
+  static_assert(std::derived_from<P, ConfigProvider>);
+  StageDescriptor made;
+  made.name = std::move(name);
+  made.help = std::move(help);
+  made.kind = StageKind::provider;
+  made.new_options = [] { return std::make_shared<Options>(); };
+  made.create_provider = [](const void* values) -> std::unique_ptr<ConfigProvider> {
+    if constexpr (std::constructible_from<P, const Options&>) {
+      return std::make_unique<P>(*static_cast<const Options*>(values));
+    } else {
+      return std::make_unique<P>();
+    }
+  };
+  (made.options.push_back(OptionSpec(std::forward<Specs>(options))), ...);
+  return made;
 }
 
 }  // namespace millrace
