@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include "cli/commands.h"
+#include "supervise/handover.h"
+#include "supervise/worker.h"
 
 namespace millrace::host {
 
@@ -19,9 +21,10 @@ po::options_description file_options() {
 }
 
 po::variables_map parse(const std::vector<std::string>& arguments,
-                        const po::options_description& options, const std::string& positional) {
+                        const po::options_description& options, const std::string& positional,
+                        const po::options_description& hidden) {
   po::options_description all;
-  all.add(options);
+  all.add(options).add(hidden);
   all.add_options()(positional.c_str(), po::value<std::vector<std::string>>());
   po::positional_options_description places;
   places.add(positional.c_str(), -1);
@@ -46,6 +49,25 @@ po::variables_map parse(const std::vector<std::string>& arguments,
     throw UsageError(error.what());
   }
   return map;
+}
+
+po::options_description supervised_option() {
+  po::options_description options;
+  options.add_options()("supervised", "");
+  return options;
+}
+
+PipelineSpec read_file_of(const po::variables_map& map, const std::string& file,
+                          Variables variables, Report& report) {
+  if (map.count("supervised") == 0) {
+    return read_pipeline(file, variables, settings_from(map), report);
+  }
+  Handover handover = read_handover(Worker::kHandover);
+  variables.set_config(std::move(handover.config.values));
+  PipelineSpec spec =
+      read_pipeline_text(file, std::move(handover.pipeline), variables, settings_from(map), report);
+  spec.config.reset();
+  return spec;
 }
 
 Variables variables_from(const po::variables_map& map) {

@@ -24,8 +24,10 @@ int check_command(const std::vector<std::string>& arguments) {
   po::options_description options("millrace check FILE...");
   options.add_options()("help,h", "show this")(
       "no-env", "do not complain of ${...} that cannot be resolved here (secrets, variables)");
+  options.add_options()("probe",
+                        "also look whether the options can work here and now: interfaces, filters");
   options.add(file_options());
-  const po::variables_map map = parse(arguments, options, "file");
+  const po::variables_map map = parse(arguments, options, "file", supervised_option());
   if (map.count("help") != 0) {
     std::cout << options;
     return 0;
@@ -36,8 +38,9 @@ int check_command(const std::vector<std::string>& arguments) {
   bool good = true;
   for (const std::string& file : files_from(map, "check")) {
     Report report;
-    const PipelineSpec spec = read_pipeline(file, variables, settings_from(map), report);
+    const PipelineSpec spec = read_file_of(map, file, variables, report);
     const Plan plan = make_plan(spec, registry, report);
+    if (report.empty() && map.count("probe") != 0) probe(plan, report);
     if (report.empty()) {
       std::cerr << fmt::format("{}: ok, {} stages\n", file, plan.stages.size());
     } else {

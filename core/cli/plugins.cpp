@@ -33,6 +33,18 @@ std::string items(const StageDescriptor& stage) {
   return text;
 }
 
+bool is_provider(const StageDescriptor& stage) { return stage.kind == StageKind::provider; }
+
+/// The section of a pipeline file that names it, where that is not [stage.NAME].
+std::string section_of(const StageDescriptor& stage) {
+  return is_provider(stage) ? "[config] " : "";
+}
+
+std::string kind_and_items(const StageDescriptor& stage) {
+  const std::string text = items(stage);
+  return fmt::format("{}{}{}", kind_name(stage.kind), text.empty() ? "" : ", ", text);
+}
+
 std::string use_name(const Plugin& plugin, const StageDescriptor& stage) {
   return stage.name == plugin.name ? plugin.name : plugin.name + "." + stage.name;
 }
@@ -103,17 +115,18 @@ std::vector<OptionSpec> all_host_options() {
 void print_plugin(const Plugin& plugin) {
   std::cout << fmt::format("{} {} ({})\n", plugin.name, plugin.version, plugin.file.string());
   for (const StageDescriptor& stage : plugin.body->stages) {
-    std::cout << fmt::format("\nuse = \"{}\": {}, {}\n  {}\n", use_name(plugin, stage),
-                             kind_name(stage.kind), items(stage), stage.help);
+    std::cout << fmt::format("\n{}use = \"{}\": {}\n  {}\n", section_of(stage),
+                             use_name(plugin, stage), kind_and_items(stage), stage.help);
     if (!stage.options.empty()) std::cout << "  Options:\n";
     print_options(stage.options);
     if (!stage.single_reason.empty()) {
       std::cout << fmt::format("  workers must be 1: it {}\n", stage.single_reason);
     }
   }
+  if (std::ranges::all_of(plugin.body->stages, is_provider)) return;
   std::cout << "\nOptions of every stage:\n";
   if (std::ranges::any_of(plugin.body->stages, [](const StageDescriptor& stage) {
-        return stage.kind != StageKind::source;
+        return stage.kind != StageKind::source && !is_provider(stage);
       })) {
     std::cout << "    from             name of a stage, or a list of names\n"
                  "        where the items come from\n";
@@ -141,8 +154,8 @@ void print_markdown(const Plugin& plugin) {
   bool first = true;
   for (const StageDescriptor& stage : plugin.body->stages) {
     if (!std::exchange(first, false)) std::cout << '\n';
-    std::cout << fmt::format("`use = \"{}\"`: {}, {}. {}.\n", use_name(plugin, stage),
-                             kind_name(stage.kind), items(stage), stage.help);
+    std::cout << fmt::format("`{}use = \"{}\"`: {}. {}.\n", section_of(stage),
+                             use_name(plugin, stage), kind_and_items(stage), stage.help);
     if (!stage.single_reason.empty()) {
       std::cout << fmt::format("`workers` must be 1: it {}.\n", stage.single_reason);
     }

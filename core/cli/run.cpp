@@ -6,6 +6,7 @@
 #include "cli/arguments.h"
 #include "cli/commands.h"
 #include "run/pipeline.h"
+#include "supervise/supervisor.h"
 
 namespace millrace::host {
 
@@ -43,6 +44,36 @@ void tell(const Report& report, const std::string& file, Logger& logger) {
   }
 }
 
+/// Runs the file in a process of its own for each configuration.
+int supervise(const std::vector<std::string>& arguments, const po::variables_map& map,
+              const PipelineSpec& spec, const RunOptions& run_options, Logger& logger,
+              Report& report) {
+  const std::string file = map["file"].as<std::vector<std::string>>().front();
+  Registry registry = registry_from(map);
+  const auto provider = make_provider_plan(spec, registry, report);
+  if (!report.empty() || !provider) {
+    tell(report, file, logger);
+    return static_cast<int>(Exit::usage);
+  }
+  SuperviseOptions options;
+  options.file = file;
+  options.drain = run_options.drain;
+  options.data_folder = run_options.data_folder;
+  options.run_arguments = {"run", "--supervised"};
+  options.run_arguments.insert(options.run_arguments.end(), arguments.begin(), arguments.end());
+  options.check_arguments = {"check", "--supervised", "--probe", file};
+  for (const char* name : {"var", "set", "plugins"}) {
+    if (map.count(name) == 0) continue;
+    for (const std::string& value : map[name].as<std::vector<std::string>>()) {
+      options.check_arguments.push_back(fmt::format("--{}={}", name, value));
+    }
+  }
+  Supervisor supervisor(*provider, std::move(options), logger);
+  const Exit exit = supervisor.run(report);
+  if (!report.empty()) tell(report, file, logger);
+  return static_cast<int>(exit);
+}
+
 }  // namespace
 
 int run_command(const std::vector<std::string>& arguments) {
@@ -62,7 +93,7 @@ int run_command(const std::vector<std::string>& arguments) {
        "debug, info, warning or error")                                                //
       ("no-summary", "leave out the table of counts at the end");
   options.add(running).add(file_options());
-  const po::variables_map map = parse(arguments, options, "file");
+  const po::variables_map map = parse(arguments, options, "file", supervised_option());
   if (map.count("help") != 0) {
     std::cout << options;
     return 0;
@@ -82,13 +113,20 @@ int run_command(const std::vector<std::string>& arguments) {
   std::signal(SIGPIPE, SIG_IGN);
 
   Report report;
-  Registry registry = registry_from(map);
-  const PipelineSpec spec = read_pipeline(file, variables_from(map), settings_from(map), report);
-  Plan plan = make_plan(spec, registry, report);
-  if (!report.empty()) {
+  if (map.count("supervised") != 0) run_options.control.emplace(Worker::kLine);
+  const auto tell_all = [&] {
     tell(report, file, logger);
+    if (run_options.control) run_options.control->error(report.text());
     return static_cast<int>(Exit::usage);
+  };
+  const PipelineSpec spec = read_file_of(map, file, variables_from(map), report);
+  if (spec.config && !run_options.control) {
+    if (report.empty()) return supervise(arguments, map, spec, run_options, logger, report);
+    return tell_all();
   }
+  Registry registry = registry_from(map);
+  Plan plan = make_plan(spec, registry, report);
+  if (!report.empty()) return tell_all();
   if (map.count("stages") != 0) {
     const auto& part = map["stages"].as<std::string>();
     if (const auto wrong = cut(plan, part)) {
@@ -97,7 +135,7 @@ int run_command(const std::vector<std::string>& arguments) {
   }
   Pipeline pipeline(plan, run_options, logger);
   const Exit opened = pipeline.open(report);
-  if (!report.empty()) tell(report, file, logger);
+  if (!report.empty()) return tell_all();
   return static_cast<int>(opened == Exit::done ? pipeline.run() : opened);
 }
 

@@ -78,8 +78,7 @@ class Reader {
       } else if (entry.key == "stage") {
         read_stages(entry);
       } else if (entry.key == "config") {
-        report_.add(entry.key_at, "this version has no config providers",
-                    "values from ${NAME} and --var instead of a [config] section");
+        read_config(entry);
       } else {
         report_.add(entry.key_at, fmt::format("'{}' has no meaning here", entry.key),
                     "[pipeline] or [stage.NAME]",
@@ -110,6 +109,40 @@ class Reader {
       } else {
         (entry.key == "name" ? pipeline_.name : pipeline_.about) = *entry.value.text();
       }
+    }
+  }
+
+  void read_config(ConfigEntry& entry) {
+    auto* table = entry.value.table();
+    if (table == nullptr) {
+      report_.add(entry.value.at, "'config' is " + std::string(kind_of(entry.value)),
+                  "a section [config]");
+      return;
+    }
+    StageSpec config;
+    config.name = "config";
+    config.at = entry.key_at;
+    for (ConfigEntry& key : *table) {
+      if (key.key == "use") {
+        read_use(key.value, config, R"("plugin" or "plugin.provider")");
+      } else {
+        config.options.push_back(std::move(key));
+      }
+    }
+    if (find(*table, "use") == nullptr && !pipeline_.syntax_errors) {
+      report_.add(config.at, "[config] does not say which plugin it uses",
+                  R"(use = "config-zk" or another config provider)");
+    }
+    pipeline_.config = std::move(config);
+  }
+
+  void read_use(const ConfigValue& value, StageSpec& stage, const char* expected) {
+    stage.use_at = value.at;
+    if (value.unresolved) return;
+    if (value.text() == nullptr) {
+      report_.add(value.at, fmt::format("'use' is {}", kind_of(value)), expected);
+    } else {
+      stage.use = *value.text();
     }
   }
 
@@ -145,14 +178,7 @@ class Reader {
     ConfigValue::Table plain;
     for (ConfigEntry& key : keys) {
       if (key.key == "use") {
-        stage.use_at = key.value.at;
-        if (key.value.unresolved) continue;
-        if (key.value.text() == nullptr) {
-          report_.add(key.value.at, fmt::format("'use' is {}", kind_of(key.value)),
-                      R"("plugin" or "plugin.stage")");
-        } else {
-          stage.use = *key.value.text();
-        }
+        read_use(key.value, stage, R"("plugin" or "plugin.stage")");
       } else if (key.key == "from") {
         read_from(key.value, stage);
       } else if (key.key == "queue") {
@@ -238,8 +264,8 @@ class Reader {
   bool stages_failed_ = false;
 };
 
-/// Puts `stage.key=value` (or `stage.queue.key=value`) into the document, replacing what stands
-/// there.
+/// Puts `stage.key=value` (or `stage.queue.key=value`, or `config.key=value` for the [config]
+/// section) into the document, replacing what stands there.
 void apply(const Setting& setting, const Variables& variables, TomlDocument& document,
            Report& report) {
   const std::string source_name = "--set " + setting.text;
@@ -261,6 +287,9 @@ void apply(const Setting& setting, const Variables& variables, TomlDocument& doc
     if (entry.key == "stage") stages = &entry;
   }
   ConfigValue::Table* table = stages != nullptr ? stages->value.table() : nullptr;
+  if (path.front() == "config" && find(document.root, "config") != nullptr) {
+    table = &document.root;
+  }
   const Position at = value.at;
   for (std::size_t depth = 0; table != nullptr && depth + 1 < path.size(); ++depth) {
     auto found = std::ranges::find(*table, path[depth], &ConfigEntry::key);
@@ -296,7 +325,9 @@ PipelineSpec read_pipeline_text(const std::string& name, std::string text,
                                 const Variables& variables, const std::vector<Setting>& settings,
                                 Report& report) {
   TomlDocument document = read_toml(name, std::move(text), variables, report);
-  for (const Setting& setting : settings) apply(setting, variables, document, report);
+  Variables known = variables;
+  if (find(document.root, "config") != nullptr) known.expect_config();
+  for (const Setting& setting : settings) apply(setting, known, document, report);
   return Reader(report).read(std::move(document));
 }
 

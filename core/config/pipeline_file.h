@@ -63,6 +63,8 @@ struct PipelineSpec {
   std::string name;
   std::string about;
   std::vector<StageSpec> stages;  ///< in the order of the file
+  /// [config]: `use` names a config provider; its options.
+  std::optional<StageSpec> config;
   bool syntax_errors = false;
 };
 

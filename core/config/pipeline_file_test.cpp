@@ -71,7 +71,7 @@ broken = = 3
 workers = 3
 )");
   const std::string text = r.report.text();
-  EXPECT_EQ(r.report.size(), 10U) << text;
+  EXPECT_EQ(r.report.size(), 9U) << text;
   EXPECT_THAT(text, HasSubstr("p.toml:2:1: error: [pipeline] has no key 'nmae'"));
   EXPECT_THAT(text, HasSubstr("did you mean 'name'?"));
   EXPECT_THAT(text, HasSubstr("p.toml:6:11: error: 0 cannot be 'workers'"));
@@ -143,6 +143,61 @@ TEST(PipelineFileTest, BytesThatAreNoTomlNeverCrash) {
         "[stage]\na = 1\n", "[pipeline]\npipeline.x = 1\n[pipeline]\n"}) {
     EXPECT_FALSE(read(text).report.empty());
   }
+}
+
+constexpr const char* kWithConfig = R"([config]
+use = "good"
+server = "${NAME:-here}"
+[stage.a]
+use = "x"
+filter = "${config.filter}"
+packets = "${config.inner.packets:-24}"
+)";
+
+TEST(ConfigSectionTest, ValuesAreLeftOpenUntilTheProviderHasGivenThem) {
+  const Read r = read(kWithConfig);
+  EXPECT_TRUE(r.report.empty()) << r.report.text();
+  ASSERT_TRUE(r.spec.config);
+  EXPECT_EQ(r.spec.config->use, "good");
+  EXPECT_EQ(*r.spec.config->options.at(0).value.text(), "here");
+  EXPECT_TRUE(r.spec.stages[0].options.at(0).value.unresolved);
+}
+
+TEST(ConfigSectionTest, ValuesOfTheProviderArePutIn) {
+  Variables variables;
+  variables.set_config({{"filter", "udp"}});
+  Report report;
+  const PipelineSpec spec = read_pipeline_text("p.toml", kWithConfig, variables, {}, report);
+  EXPECT_TRUE(report.empty()) << report.text();
+  EXPECT_EQ(*spec.stages[0].options.at(0).value.text(), "udp");
+  EXPECT_EQ(*spec.stages[0].options.at(1).value.text(), "24");
+}
+
+TEST(ConfigSectionTest, MissingValuesAreErrorsAtTheirPlace) {
+  Variables variables;
+  variables.set_config({{"filtre", "udp"}});
+  Report report;
+  (void)read_pipeline_text("p.toml", kWithConfig, variables, {}, report);
+  EXPECT_THAT(report.text(),
+              AllOf(HasSubstr("p.toml:6:11: error: the config provider gives no value 'filter'"),
+                    HasSubstr("did you mean 'filtre'?")));
+}
+
+TEST(ConfigSectionTest, ReferencesThatNobodyCanResolveAreErrors) {
+  EXPECT_THAT(read("[stage.a]\nuse = \"x\"\nfilter = \"${config.filter}\"\n").report.text(),
+              HasSubstr("p.toml:3:11: error: '${config.filter}' needs a [config] section"));
+  EXPECT_THAT(read("[config]\nuse = \"good\"\nserver = \"${config.x}\"\n[stage.a]\nuse = \"x\"\n")
+                  .report.text(),
+              HasSubstr("p.toml:3:11: error: '${config.x}' is not known in [config]"));
+}
+
+TEST(ConfigSectionTest, OnlyAProviderCanProvide) {
+  Registry registry({MILLRACE_TEST_PLUGINS});
+  Report report;
+  const PipelineSpec spec =
+      read_pipeline_text("p.toml", "[config]\nuse = \"good\"\n", Variables(), {}, report);
+  EXPECT_FALSE(make_provider_plan(spec, registry, report));
+  EXPECT_THAT(report.text(), HasSubstr("p.toml:2:7: error: 'good' is no config provider"));
 }
 
 TEST(PlanTest, GraphMistakesAreFound) {

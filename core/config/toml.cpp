@@ -28,6 +28,20 @@ class Converter {
   Converter(std::uint32_t source, const Variables& variables, Report& report)
       : source_(source), variables_(variables), report_(report) {}
 
+  /// [config] is read without the values that it leads to.
+  ConfigValue::Table root(const toml::table& from) {
+    const Variables plain = variables_.without_config();
+    Converter config(source_, plain, report_);
+    ConfigValue::Table entries;
+    for (const auto& [key, node] : from) {
+      if (key.str().starts_with(kBrokenHeader)) continue;
+      entries.push_back({std::string(key.str()), position(source_, key.source()),
+                         key.str() == "config" ? config.value(node) : value(node)});
+    }
+    std::ranges::stable_sort(entries, {}, &ConfigEntry::key_at);
+    return entries;
+  }
+
   ConfigValue::Table table(const toml::table& from) {
     ConfigValue::Table entries;
     for (const auto& [key, node] : from) {
@@ -105,7 +119,9 @@ TomlDocument read_toml(const std::string& name, std::string text, const Variable
   for (int attempt = 0; attempt < kMostErrors; ++attempt) {
     try {
       const toml::table root = toml::parse(text, name);
-      document.root = Converter(source, variables, report).table(root);
+      Variables known = variables;
+      if (root.contains("config")) known.expect_config();
+      document.root = Converter(source, known, report).root(root);
       return document;
     } catch (const toml::parse_error& error) {
       document.syntax_errors = true;

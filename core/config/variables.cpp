@@ -25,7 +25,8 @@ bool is_name(std::string_view name) {
 
 std::string not_a_reference(std::string_view text) {
   return fmt::format(
-      "'${{{}}}' is none of ${{NAME}}, ${{NAME:-default}}, ${{NAME:?message}}, ${{file:PATH}}",
+      "'${{{}}}' is none of ${{NAME}}, ${{NAME:-default}}, ${{NAME:?message}}, ${{file:PATH}}, "
+      "${{config.KEY}}",
       text);
 }
 
@@ -48,41 +49,89 @@ Variables::Lookup Variables::look_up(std::string_view reference) const {
     content << file.rdbuf();
     return {without_line_end(content.str()), {}, {}};
   }
-  if (reference.starts_with("config.")) {
+  if (reference.starts_with("config.")) return look_up_config(reference);
+  const std::size_t colon = reference.find(':');
+  const std::string name(reference.substr(0, colon));
+  if (!is_name(name)) return {{}, not_a_reference(reference), {}};
+  return choose(variable(name),
+                colon == std::string_view::npos ? std::string_view() : reference.substr(colon),
+                reference);
+}
+
+Variables::Lookup Variables::look_up_config(std::string_view reference) const {
+  if (inside_config_) {
+    return {{},
+            fmt::format("'${{{}}}' is not known in [config], which says where to ask for it",
+                        reference),
+            {}};
+  }
+  if (!config_ && !config_expected_) {
     return {
         {},
         fmt::format("'${{{}}}' needs a [config] section that names a config provider", reference),
         {}};
   }
   const std::size_t colon = reference.find(':');
-  const std::string name(reference.substr(0, colon));
-  if (!is_name(name)) {
-    return {{}, not_a_reference(reference), {}};
-  }
-  std::optional<std::string> value;
+  const std::string key(reference.substr(0, colon).substr(std::string_view("config.").size()));
+  if (key.empty()) return {{}, not_a_reference(reference), {}};
+  if (!config_) return {{}, {}, {}, true};
+  return choose(config_value(key),
+                colon == std::string_view::npos ? std::string_view() : reference.substr(colon),
+                reference);
+}
+
+Variables::Known Variables::variable(const std::string& name) const {
+  Known known;
+  known.name = fmt::format("variable '{}'", name);
   if (const auto found = given_.find(name); found != given_.end()) {
-    value = found->second;
+    known.value = found->second;
   } else if (const char* set = std::getenv(name.c_str())) {
-    value = set;
-  }
-  if (colon == std::string_view::npos) {
-    if (value) return {value, {}, {}};
+    known.value = set;
+  } else {
+    known.not_there = fmt::format(
+        "variable '{}' is not set; give --var {}=... or set it in the environment", name, name);
     std::vector<std::string> names;
-    for (const auto& [known, ignored] : given_) names.push_back(known);
-    return {{},
-            fmt::format("variable '{}' is not set; give --var {}=... or set it in the environment",
-                        name, name),
-            nearest(name, names)};
+    for (const auto& [other, ignored] : given_) names.push_back(other);
+    known.meant = nearest(name, names);
   }
-  const std::string_view rest = reference.substr(colon);
+  return known;
+}
+
+Variables::Known Variables::config_value(const std::string& key) const {
+  Known known;
+  known.name = fmt::format("'config.{}'", key);
+  if (const auto found = config_->find(key); found != config_->end()) {
+    known.value = found->second;
+    return known;
+  }
+  known.not_there = fmt::format("the config provider gives no value '{}'", key);
+  std::vector<std::string> names;
+  for (const auto& [other, ignored] : *config_) names.push_back(other);
+  known.meant = nearest(key, names);
+  return known;
+}
+
+Variables::Lookup Variables::choose(Known known, std::string_view rest,
+                                    std::string_view reference) {
+  if (rest.empty()) {
+    if (known.value) return {std::move(known.value), {}, {}};
+    return {{}, std::move(known.not_there), std::move(known.meant)};
+  }
+  const bool set = known.value && !known.value->empty();
   if (rest.starts_with(":-")) {
-    return {value && !value->empty() ? *value : std::string(rest.substr(2)), {}, {}};
+    return {set ? std::move(known.value) : std::string(rest.substr(2)), {}, {}};
   }
   if (rest.starts_with(":?")) {
-    if (value && !value->empty()) return {value, {}, {}};
-    return {{}, fmt::format("variable '{}' is not set: {}", name, rest.substr(2)), {}};
+    if (set) return {std::move(known.value), {}, {}};
+    return {{}, fmt::format("{} is not set: {}", known.name, rest.substr(2)), {}};
   }
   return {{}, not_a_reference(reference), {}};
+}
+
+Variables Variables::without_config() const {
+  Variables other = *this;
+  other.inside_config_ = true;
+  return other;
 }
 
 Variables::Result Variables::substitute(std::string_view text, Position at, Report& report) const {
@@ -121,7 +170,7 @@ Variables::Result Variables::substitute(std::string_view text, Position at, Repo
       result.substituted = open == 0 && close + 1 == text.size();
     } else {
       result.unresolved = true;
-      if (!leave_open_) {
+      if (!leave_open_ && !found.later) {
         report.add(where, std::move(found.problem), {}, std::move(found.meant));
       }
     }

@@ -18,15 +18,23 @@ class Variables {
   /// `check --no-env`: references that cannot be resolved are left open, not errors.
   void leave_open() { leave_open_ = true; }
 
+  /// The values that `${config.KEY}` stands for. Without them such references are left open in a
+  /// file that names a config provider, and errors in one that does not.
+  void set_config(std::map<std::string, std::string> values) { config_ = std::move(values); }
+  /// The file names a config provider.
+  void expect_config() { config_expected_ = true; }
+  /// For the [config] section itself, which is read before there are values.
+  [[nodiscard]] Variables without_config() const;
+
   struct Result {
     std::string text;
     bool substituted = false;  ///< the whole text was one reference
     bool unresolved = false;
   };
 
-  /// `${NAME}`, `${NAME:-default}`, `${NAME:?message}`, `${file:PATH}`, `${config.KEY}`; `$${` is a
-  /// plain `${`. A reference that cannot be resolved is reported at its place; `at` is where `text`
-  /// stands in the file.
+  /// `${NAME}`, `${config.KEY}`, each also with `:-default` or `:?message`, `${file:PATH}`; `$${`
+  /// is a plain `${`. A reference that cannot be resolved is reported at its place; `at` is where
+  /// `text` stands in the file.
   [[nodiscard]] Result substitute(std::string_view text, Position at, Report& report) const;
 
  private:
@@ -34,11 +42,27 @@ class Variables {
     std::optional<std::string> value;
     std::string problem;
     std::string meant;
+    bool later = false;  ///< not known yet, and no error
+  };
+  /// What may stand in front of `:-default` and `:?message`.
+  struct Known {
+    std::string name;
+    std::optional<std::string> value;
+    std::string not_there;
+    std::string meant;
   };
   [[nodiscard]] Lookup look_up(std::string_view reference) const;
+  [[nodiscard]] Lookup look_up_config(std::string_view reference) const;
+  [[nodiscard]] Known variable(const std::string& name) const;
+  [[nodiscard]] Known config_value(const std::string& key) const;
+  [[nodiscard]] static Lookup choose(Known known, std::string_view rest,
+                                     std::string_view reference);
 
   std::map<std::string, std::string> given_;
+  std::optional<std::map<std::string, std::string>> config_;
   bool leave_open_ = false;
+  bool config_expected_ = false;
+  bool inside_config_ = false;
 };
 
 }  // namespace millrace::host

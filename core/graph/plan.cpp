@@ -44,14 +44,30 @@ class Planner {
     for (const StageSpec& stage : spec_.stages) {
       names_.push_back(stage.name);
       stages_.push_back(look_up(stage));
+      const StageDescriptor*& descriptor = stages_.back().descriptor;
+      if (descriptor == nullptr || descriptor->kind != StageKind::provider) continue;
+      report_.add(stage.use_at, fmt::format("'{}' is a config provider, not a stage", stage.use),
+                  fmt::format("[config] with use = \"{}\"", stage.use));
+      descriptor = nullptr;
     }
     connect();
     check_dangling();
     Plan plan;
+    plan.provider = provider();
     plan.name = spec_.name;
     plan.about = spec_.about;
     if (const auto order = sorted()) plan.stages = reordered(*order);
     return plan;
+  }
+
+  std::optional<Plan::Stage> provider() {
+    if (!spec_.config) return std::nullopt;
+    Plan::Stage provider = look_up(*spec_.config);
+    if (provider.descriptor == nullptr) return std::nullopt;
+    if (provider.descriptor->kind == StageKind::provider) return provider;
+    report_.add(spec_.config->use_at, fmt::format("'{}' is no config provider", provider.use),
+                "config-zk, config-file or another plugin that gives values");
+    return std::nullopt;
   }
 
  private:
@@ -101,10 +117,14 @@ class Planner {
 
   void check_options(const StageSpec& from, Plan::Stage& stage) {
     const StageDescriptor& descriptor = *stage.descriptor;
+    static const std::vector<std::string> kNoNames;
+    const bool provides = descriptor.kind == StageKind::provider;
     stage.options = descriptor.new_options();
     const bool good = bind_options(from.options, descriptor.options, stage.options.get(),
-                                   fmt::format("stage '{}' ({})", from.name, from.use), from.at,
-                                   host_key_names(), !spec_.syntax_errors, report_);
+                                   provides ? fmt::format("[config] ({})", from.use)
+                                            : fmt::format("stage '{}' ({})", from.name, from.use),
+                                   from.at, provides ? kNoNames : host_key_names(),
+                                   !spec_.syntax_errors, report_);
     if (from.host.workers > 1 && !descriptor.single_reason.empty()) {
       report_.add(from.workers_at,
                   fmt::format("'{}' cannot have {} workers: it {}", from.use, from.host.workers,
@@ -312,6 +332,22 @@ class Planner {
 
 Plan make_plan(const PipelineSpec& spec, Registry& registry, Report& report) {
   return Planner(spec, registry, report).plan();
+}
+
+void probe(const Plan& plan, Report& report) {
+  for (const Plan::Stage& stage : plan.stages) {
+    if (!stage.descriptor->probe) continue;
+    Findings findings;
+    stage.descriptor->probe(stage.options.get(), findings);
+    for (const auto& finding : findings.list()) {
+      report.add(stage.option_at(finding.option), finding.message);
+    }
+  }
+}
+
+std::optional<Plan::Stage> make_provider_plan(const PipelineSpec& spec, Registry& registry,
+                                              Report& report) {
+  return Planner(spec, registry, report).provider();
 }
 
 }  // namespace millrace::host

@@ -47,11 +47,22 @@ struct Plan {
   std::string name;
   std::string about;
   std::vector<Stage> stages;  ///< every stage after those it reads from
+  /// What [config] names, with its options; only its `descriptor`, `options`, `at` and `entries`
+  /// mean something.
+  std::optional<Stage> provider;
 };
 
 /// Looks everything up and checks it; loads only the plugins that the file names. All problems go
 /// to `report`; the plan may be run only if it is empty.
 [[nodiscard]] Plan make_plan(const PipelineSpec& spec, Registry& registry, Report& report);
+
+/// Only what [config] names; loads no other plugin. Nothing if the file has no such section, or on
+/// errors, which go to `report`.
+[[nodiscard]] std::optional<Plan::Stage> make_provider_plan(const PipelineSpec& spec,
+                                                            Registry& registry, Report& report);
+
+/// Asks every stage whether its options can work on this machine now (StageDescriptor::probed).
+void probe(const Plan& plan, Report& report);
 
 /// Leaves the stages `text` names: "..q" what feeds the queue stage q and its taking half, "q.."
 /// its giving half and what that feeds, "a..b" from one to the other. What is cut off must be cut

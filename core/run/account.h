@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -26,6 +27,9 @@ class Account {
   Counter batches;
   Counter busy_ticks;   ///< time in the stage's own code, see Ticks
   Counter undelivered;  ///< of a source: batches whose receipt failed
+
+  std::atomic<std::uint64_t> progress_done{0};  ///< see Context::progress
+  std::atomic<std::uint64_t> progress_total{0};
 
   void drop(std::string_view reason, std::uint64_t n) {
     const std::lock_guard lock(mutex_);

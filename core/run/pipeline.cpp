@@ -88,11 +88,11 @@ Exit Pipeline::open(Report& report) {
     ::eventfd_write(opened.get(), 1);
   });
   while (true) {
-    pollfd waits[] = {{opened.get(), POLLIN, 0}, {signals.get(), POLLIN, 0}};
-    ::poll(waits, 2, -1);
+    pollfd waits[] = {{opened.get(), POLLIN, 0}, {signals.get(), POLLIN, 0}, {line(), 0, 0}};
+    ::poll(waits, 3, -1);
     signalfd_siginfo info{};
-    if (::read(signals.get(), &info, sizeof info) == sizeof info) {
-      logger_.log(LogLevel::info, {}, "a signal came before the pipeline had begun");
+    if (::read(signals.get(), &info, sizeof info) == sizeof info || waits[2].revents != 0) {
+      logger_.log(LogLevel::info, {}, "asked to end before the pipeline had begun");
       ::_exit(static_cast<int>(Exit::done));
     }
     if (waits[0].revents == 0) continue;
@@ -110,7 +110,9 @@ Exit Pipeline::open_stages(Report& report) {
     } catch (const ConfigError& error) {
       report.add(stage.option_at(error.option()), error.what());
     } catch (const std::exception& error) {
-      logger_.log(LogLevel::error, stage.name, fmt::format("cannot start: {}", error.what()));
+      const std::string what = fmt::format("cannot start: {}", error.what());
+      logger_.log(LogLevel::error, stage.name, what);
+      if (options_.control) options_.control->error(fmt::format("{}: {}", stage.name, what));
       failed = true;
     } catch (...) {
       logger_.log(LogLevel::error, stage.name, "cannot start: it threw no std::exception");
@@ -174,7 +176,7 @@ Exit Pipeline::run() {
     }
   }
   if (threads_left_.fetch_sub(1) == 1) ::eventfd_write(ended_fd_, 1);
-  wait_for_end(threads.size());
+  wait_for_end(first_tick);
   threads.clear();
   logger_.progress({});
   for (auto runner = runners_.rbegin(); runner != runners_.rend(); ++runner) (*runner)->close();
@@ -201,14 +203,17 @@ std::unique_ptr<Admin> Pipeline::start_admin(std::uint64_t first_tick) {
   return admin;
 }
 
-void Pipeline::wait_for_end(std::size_t /*threads*/) {
+void Pipeline::wait_for_end(std::uint64_t first_tick) {
   const sigset_t set = ending_signals();
   const Descriptor signals(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   constexpr int kTickMs = 200;
   bool draining = false;
+  bool alone = false;  // the supervisor has gone away
   auto deadline = std::chrono::steady_clock::time_point::max();
   while (true) {
-    pollfd waits[] = {{ended_fd_, POLLIN, 0}, {signals.get(), POLLIN, 0}};
+    tell_supervisor(first_tick);
+    pollfd waits[] = {
+        {ended_fd_, POLLIN, 0}, {signals.get(), POLLIN, 0}, {alone ? -1 : line(), 0, 0}};
     int patience = kTickMs;
     if (draining) {
       const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
@@ -219,17 +224,22 @@ void Pipeline::wait_for_end(std::size_t /*threads*/) {
       }
       patience = static_cast<int>(std::min<std::int64_t>(left.count() + 1, kTickMs));
     }
-    ::poll(waits, 2, patience);
-    if (waits[0].revents != 0) return;
+    ::poll(waits, 3, patience);
+    if (waits[0].revents != 0) return tell_supervisor(first_tick, true);
+    const auto drain = [&](const char* why) {
+      draining = true;
+      deadline = std::chrono::steady_clock::now() + options_.drain;
+      logger_.log(LogLevel::info, {}, fmt::format("{}: stopping the sources and draining", why));
+      state_.stop.request_stop();
+    };
     signalfd_siginfo info{};
     while (::read(signals.get(), &info, sizeof info) == sizeof info) {
       if (draining) force_end("a second signal");
-      draining = true;
-      deadline = std::chrono::steady_clock::now() + options_.drain;
-      logger_.log(LogLevel::info, {},
-                  fmt::format("{}: stopping the sources and draining",
-                              info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT"));
-      state_.stop.request_stop();
+      drain(info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
+    }
+    if (waits[2].revents != 0) {
+      alone = true;
+      if (!draining) drain("the supervisor is gone");
     }
     if (!draining && state_.failed && state_.stop.stop_requested()) {
       // A stage failed: what can be drained is, but not for ever.
@@ -238,6 +248,15 @@ void Pipeline::wait_for_end(std::size_t /*threads*/) {
     }
     show_progress();
   }
+}
+
+void Pipeline::tell_supervisor(std::uint64_t first_tick, bool now) {
+  constexpr std::chrono::seconds kPeriod{2};
+  if (!options_.control) return;
+  const auto time = std::chrono::steady_clock::now();
+  if (!now && time - told_ < kPeriod) return;
+  told_ = time;
+  options_.control->counts(summary_json(runners_, ticks_per_second(first_tick)));
 }
 
 void Pipeline::show_progress() {
@@ -280,6 +299,7 @@ Exit Pipeline::conclude(std::uint64_t ticks_per_second) {
   Exit exit = Exit::done;
   if (state_.failed) {
     logger_.log(LogLevel::error, {}, "failed: " + state_.cause());
+    if (options_.control) options_.control->error(state_.cause());
     exit = Exit::failed;
   }
   for (const auto& runner : runners_) {

@@ -3,12 +3,14 @@
 #include <chrono>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "config/report.h"
 #include "graph/plan.h"
 #include "run/admin.h"
+#include "run/control.h"
 #include "run/logger.h"
 #include "run/stage_runner.h"
 
@@ -21,10 +23,12 @@ struct RunOptions {
   std::chrono::milliseconds drain{30000};  ///< how long an end by signal may take
   std::filesystem::path data_folder;
   bool summary = true;
-  std::string admin;  ///< HOST:PORT for health and metrics; empty: none
+  std::string admin;                 ///< HOST:PORT for health and metrics; empty: none
+  std::optional<Control> control{};  ///< the line to a supervisor
 };
 
-/// A pipeline that is put together and can be run once. Signals: from `open` on SIGINT and SIGTERM
+/// A pipeline that is put together and can be run once. A supervisor that hangs up its line is a
+/// SIGTERM to it. Signals: from `open` on SIGINT and SIGTERM
 /// are blocked in this thread; `run` takes them, and one that comes while stages are opened ends
 /// the program. SIGPIPE must be ignored by the program.
 class Pipeline {
@@ -50,7 +54,9 @@ class Pipeline {
 
   [[nodiscard]] Exit open_stages(Report& report);
   void connect();
-  void wait_for_end(std::size_t threads);
+  void wait_for_end(std::uint64_t first_tick);
+  void tell_supervisor(std::uint64_t first_tick, bool now = false);
+  [[nodiscard]] int line() const { return options_.control ? options_.control->descriptor() : -1; }
   void show_progress();
   [[nodiscard]] std::unique_ptr<Admin> start_admin(std::uint64_t first_tick);
   [[nodiscard]] std::uint64_t ticks_per_second(std::uint64_t first_tick) const;
@@ -66,6 +72,7 @@ class Pipeline {
   std::atomic<std::size_t> threads_left_{0};
   int ended_fd_ = -1;
   std::chrono::steady_clock::time_point started_;
+  std::chrono::steady_clock::time_point told_{};
 };
 
 /// The table of all stages' accounts for a person, and as one JSON object.

@@ -8,16 +8,11 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include "run/host_context.h"
+
 namespace millrace::host {
 
 namespace {
-
-class SystemClock final : public Clock {
- public:
-  [[nodiscard]] Timestamp now() const override {
-    return std::chrono::time_point_cast<Duration>(std::chrono::system_clock::now());
-  }
-};
 
 /// Puts the thread's time on a stage's account for the length of a scope.
 class OnAccount {
@@ -45,52 +40,10 @@ std::chrono::milliseconds backoff(int attempt) {
 
 }  // namespace
 
-/// The Context of one instance.
-class StageRunner::HostContext final : public Context {
- public:
-  explicit HostContext(StageRunner& runner) : runner_(runner) {}
-
-  [[nodiscard]] std::string_view stage() const override { return runner_.plan_.name; }
-  [[nodiscard]] const Clock& clock() const override { return clock_; }
-  void log(LogLevel level, std::string_view message) override {
-    runner_.state_.logger.log(level, runner_.plan_.name, message);
-  }
-  Counter& counter(std::string_view name) override { return runner_.account_.counter(name); }
-  void dropped(std::string_view reason, std::uint64_t n) override {
-    if (n == 0) return;
-    runner_.account_.drop(reason, n);
-    dropped_items.add(n);
-  }
-  void handled(std::uint64_t n) override {
-    if (runner_.plan_.descriptor->counts_handled) runner_.account_.handled.add(n);
-  }
-  void progress(std::uint64_t done, std::uint64_t total) override {
-    runner_.progress_done_ = done;
-    runner_.progress_total_ = total;
-  }
-  [[nodiscard]] std::filesystem::path find_file(const std::filesystem::path& path) const override {
-    std::error_code error;
-    if (path.is_absolute() || std::filesystem::exists(path, error)) return path;
-    std::filesystem::path installed = runner_.state_.data_folder / path;
-    return std::filesystem::exists(installed, error) ? installed : path;
-  }
-
-  Counter dropped_items;  ///< by this instance
-
- protected:
-  std::shared_ptr<void> shared_erased(std::string_view name,
-                                      const std::function<std::shared_ptr<void>()>& make) override {
-    return runner_.state_.shared.get(name, make);
-  }
-
- private:
-  StageRunner& runner_;
-  SystemClock clock_;
-};
-
 struct StageRunner::Instance {
   explicit Instance(StageRunner& runner)
-      : context(runner),
+      : context(runner.plan_.name, runner.plan_.descriptor->counts_handled, runner.account_,
+                runner.state_.surroundings),
         stage((runner.plan_.gives_out
                    ? runner.plan_.descriptor->create_output
                    : runner.plan_.descriptor->create)(runner.plan_.options.get())) {}
@@ -317,12 +270,13 @@ bool StageRunner::handle_transient(const std::exception& error, const BatchBase&
       fail(what);
     } else {
       account_.drop("retry-timeout", items);
-      state_.logger.log(LogLevel::error, plan_.name, what);
+      state_.surroundings.logger.log(LogLevel::error, plan_.name, what);
     }
     return false;
   }
   if (attempt == 0) {
-    state_.logger.log(LogLevel::warning, plan_.name, fmt::format("{}; trying again", error.what()));
+    state_.surroundings.logger.log(LogLevel::warning, plan_.name,
+                                   fmt::format("{}; trying again", error.what()));
     // The branches that are required must not wait for one that is not.
     if (queue_ && !plan_.host.required) queue_->set_lossy(true);
   }
@@ -354,13 +308,14 @@ void StageRunner::handle_rejected(const Rejected& error, BatchBase& batch) {
       fail(fmt::format("rejected {} items: {}", positions.size(), error.what()));
       return;
   }
-  state_.logger.log(LogLevel::warning, plan_.name,
-                    fmt::format("rejected {} items: {}", positions.size(), error.what()));
+  state_.surroundings.logger.log(
+      LogLevel::warning, plan_.name,
+      fmt::format("rejected {} items: {}", positions.size(), error.what()));
 }
 
 void StageRunner::fail(const std::string& what) {
   if (failed_.exchange(true)) return;
-  state_.logger.log(LogLevel::error, plan_.name, what);
+  state_.surroundings.logger.log(LogLevel::error, plan_.name, what);
   state_.fail(fmt::format("stage '{}' ({}): {}", plan_.name, plan_.use, what));
   if (plan_.host.required) state_.stop.request_stop();
   if (queue_) discard(queue_->abandon(), "stage-failed");

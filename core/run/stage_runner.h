@@ -16,6 +16,7 @@
 #include "graph/plan.h"
 #include "run/account.h"
 #include "run/dead_letters.h"
+#include "run/host_context.h"
 #include "run/logger.h"
 #include "run/queue.h"
 #include "run/ticks.h"
@@ -26,13 +27,11 @@ class StageRunner;
 
 /// What the stages of one running pipeline share.
 struct RunState {
-  RunState(Logger& log, std::filesystem::path data) : logger(log), data_folder(std::move(data)) {}
+  RunState(Logger& logger, std::filesystem::path data) : surroundings{logger, std::move(data)} {}
 
-  Logger& logger;
-  std::filesystem::path data_folder;
+  Surroundings surroundings;
   std::stop_source stop;  ///< asks the sources to end
   std::atomic<bool> failed{false};
-  SharedObjects shared;
 
   /// Remembers why the pipeline fails; the first cause is told in the end.
   void fail(const std::string& cause) {
@@ -73,7 +72,9 @@ class StageRunner {
     std::uint64_t done = 0;
     std::uint64_t total = 0;
   };
-  [[nodiscard]] Progress progress() const { return {progress_done_, progress_total_}; }
+  [[nodiscard]] Progress progress() const {
+    return {account_.progress_done, account_.progress_total};
+  }
 
   // Putting together, in this order.
   /// Opens all instances; throws what `open` throws.
@@ -91,7 +92,6 @@ class StageRunner {
  private:
   class Emitter;
   class Collector;
-  class HostContext;
   struct Instance;
   struct Reader {
     StageRunner* stage;
@@ -124,8 +124,6 @@ class StageRunner {
   std::unique_ptr<DeadLetters> dead_letters_;
   std::atomic<bool> failed_{false};
   std::atomic<int> busy_{0};
-  std::atomic<std::uint64_t> progress_done_{0};
-  std::atomic<std::uint64_t> progress_total_{0};
 
   // With several workers: what they made, until it is its turn.
   std::mutex order_mutex_;

@@ -28,6 +28,38 @@ void check_pcap_options(const PcapOptions& options, Findings& findings) {
   findings.add("filter", fmt::format("'{}' is no BPF filter: {}", options.filter, first_problem));
 }
 
+namespace {
+
+LiveOptions live_options(const PcapOptions& options) {
+  LiveOptions live;
+  live.interface = options.interface;
+  live.filter = options.filter;
+  live.snaplen = options.snaplen;
+  live.promiscuous = options.promiscuous;
+  live.immediate = options.immediate;
+  live.buffer = options.buffer;
+  live.read_timeout = options.read_timeout;
+  return live;
+}
+
+}  // namespace
+
+void probe_pcap_options(const PcapOptions& options, Findings& findings) {
+  try {
+    if (options.interface.empty()) {
+      static_cast<void>(list_captures(options.file));
+      return;
+    }
+    LiveOptions live = live_options(options);
+    // A look changes nothing on the interface and takes no memory from the one that captures.
+    live.promiscuous = false;
+    live.buffer = 1_MiB;
+    const LiveCapture capture(live);
+  } catch (const ConfigError& error) {
+    findings.add(error.option(), error.what());
+  }
+}
+
 SourcePcap::SourcePcap(const PcapOptions& options)
     : options_(options),
       batcher_(options.batch, options.batch_bytes.bytes, options.agent),
@@ -38,15 +70,7 @@ void SourcePcap::open(Context& context) {
   context.counter("kernel-dropped");
   context.counter("truncated-records");
   if (!options_.interface.empty()) {
-    LiveOptions live;
-    live.interface = options_.interface;
-    live.filter = options_.filter;
-    live.snaplen = options_.snaplen;
-    live.promiscuous = options_.promiscuous;
-    live.immediate = options_.immediate;
-    live.buffer = options_.buffer;
-    live.read_timeout = options_.read_timeout;
-    live_ = std::make_unique<LiveCapture>(live);
+    live_ = std::make_unique<LiveCapture>(live_options(options_));
     return;
   }
   files_ = list_captures(options_.file);
@@ -175,4 +199,5 @@ MILLRACE_PLUGIN(
             "agent",
             "name of the agent that captured the packets; sessions of different agents are kept "
             "apart and have other ids"))
-        .checked(&check_pcap_options))
+        .checked(&check_pcap_options)
+        .probed(&probe_pcap_options))

@@ -57,5 +57,7 @@ class SourcePcap final : public Source<Packet> {
 };
 
 void check_pcap_options(const PcapOptions& options, Findings& findings);
+/// Whether files and interface are there, and the filter fits the interface.
+void probe_pcap_options(const PcapOptions& options, Findings& findings);
 
 }  // namespace millrace

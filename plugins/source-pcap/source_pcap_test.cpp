@@ -239,6 +239,22 @@ TEST_F(SourcePcapTest, SnaplenCountDurationAndFilter) {
   EXPECT_EQ(context_.counter("filtered").value(), 3U);
 }
 
+TEST_F(SourcePcapTest, ProbeFindsWhatIsNotThere) {
+  Findings findings;
+  PcapOptions options;
+  options.interface = "no-such-if";
+  probe_pcap_options(options, findings);
+  options.interface.clear();
+  options.file = {file("here.pcap", classic(1))};
+  probe_pcap_options(options, findings);
+  options.file = {folder_ / "away.pcap"};
+  probe_pcap_options(options, findings);
+  ASSERT_EQ(findings.list().size(), 2U);
+  EXPECT_EQ(findings.list()[0].option, "interface");
+  EXPECT_THAT(findings.list()[0].message, HasSubstr("there is no interface 'no-such-if'"));
+  EXPECT_EQ(findings.list()[1].option, "file");
+}
+
 TEST_F(SourcePcapTest, MistakesAreConfigurationErrors) {
   Findings findings;
   PcapOptions options;

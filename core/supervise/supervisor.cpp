@@ -1,0 +1,352 @@
+#include "supervise/supervisor.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <exception>
+#include <fstream>
+#include <sstream>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "millrace/error.h"
+
+namespace millrace::host {
+
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using std::chrono::steady_clock;
+
+/// A check opens no server's connection, so it is over in no time or stuck.
+constexpr seconds kTrialTime{30};
+/// What a pipeline gets beyond its own drain deadline before it is killed.
+constexpr seconds kGrace{5};
+/// A pipeline that has run so long starts again without a long pause.
+constexpr seconds kStable{60};
+
+sigset_t watched_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : {SIGINT, SIGTERM, SIGCHLD}) sigaddset(&set, signal);
+  return set;
+}
+
+std::string read_file(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::stringstream text;
+  if (!file || !(text << file.rdbuf())) {
+    throw std::runtime_error(fmt::format("cannot read the pipeline file '{}'", path.string()));
+  }
+  return text.str();
+}
+
+std::string without_line_ends(std::string text) {
+  while (text.ends_with('\n')) text.pop_back();
+  return text;
+}
+
+}  // namespace
+
+Supervisor::Supervisor(const Plan::Stage& provider, SuperviseOptions options, Logger& logger)
+    : plan_(provider),
+      options_(std::move(options)),
+      logger_(logger),
+      surroundings_{logger, options_.data_folder},
+      context_("config", false, account_, surroundings_) {
+  // Before any thread begins: they all leave these to the descriptor.
+  const sigset_t set = watched_signals();
+  pthread_sigmask(SIG_BLOCK, &set, &mask_before_);
+  signals_ = ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (signals_ < 0) throw std::system_error(errno, std::generic_category(), "signalfd");
+}
+
+Supervisor::~Supervisor() {
+  ::close(signals_);
+  pthread_sigmask(SIG_SETMASK, &mask_before_, nullptr);
+}
+
+Exit Supervisor::run(Report& report) {
+  if (!open(report)) return report.empty() ? Exit::failed : Exit::usage;
+  Exit exit = Exit::failed;
+  {
+    std::jthread watcher([this](const std::stop_token& stop) { watch(stop); });
+    exit = loop();
+    trial_.reset();
+  }
+  status_.pid = 0;
+  tell_status();
+  provider_->close();
+  return exit;
+}
+
+bool Supervisor::open(Report& report) {
+  try {
+    provider_ = plan_.descriptor->create_provider(plan_.options.get());
+    provider_->open(context_);
+    return true;
+  } catch (const ConfigError& error) {
+    report.add(plan_.option_at(error.option()), error.what());
+  } catch (const std::exception& error) {
+    logger_.log(LogLevel::error, "config", fmt::format("cannot start: {}", error.what()));
+  }
+  return false;
+}
+
+void Supervisor::watch(const std::stop_token& stop) {
+  pthread_setname_np(pthread_self(), "config");
+  try {
+    provider_->run(inbox_, stop);
+    if (!stop.stop_requested()) inbox_.failed("it ended by itself");
+  } catch (const std::exception& error) {
+    inbox_.failed(error.what());
+  } catch (...) {
+    inbox_.failed("it threw no std::exception");
+  }
+}
+
+Exit Supervisor::loop() {
+  while (!exit_) {
+    wait_for_news();
+    take_signals();
+    take_news();
+    if (trial_) poll_trial();
+    if (worker_) poll_worker();
+    if (ending_ && !worker_ && !exit_) exit_ = provider_failed_ ? Exit::failed : Exit::done;
+    if (!exit_ && !worker_ && next_ && steady_clock::now() >= start_at_) start_worker();
+  }
+  return *exit_;
+}
+
+void Supervisor::wait_for_news() {
+  std::vector<pollfd> waits{{signals_, POLLIN, 0}, {inbox_.descriptor(), POLLIN, 0}};
+  if (trial_) waits.push_back({trial_->descriptor(), POLLIN, 0});
+  if (worker_) waits.push_back({worker_->descriptor(), POLLIN, 0});
+  std::optional<Time> until;
+  const auto consider = [&until](Time time) { until = until ? std::min(*until, time) : time; };
+  if (trial_) consider(trial_until_);
+  if (kill_at_) consider(*kill_at_);
+  if (!worker_ && next_) consider(start_at_);
+  int patience = -1;
+  if (until) {
+    const auto left = std::chrono::ceil<milliseconds>(*until - steady_clock::now());
+    patience = static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 60000));
+  }
+  ::poll(waits.data(), waits.size(), patience);
+}
+
+void Supervisor::take_signals() {
+  signalfd_siginfo info{};
+  while (::read(signals_, &info, sizeof info) == sizeof info) {
+    if (info.ssi_signo == SIGCHLD) continue;
+    const char* name = info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT";
+    next_.reset();
+    trial_.reset();
+    if (!ending_ || !worker_) {
+      ending_ = true;
+      logger_.log(LogLevel::info, {}, fmt::format("{}: ending the pipeline", name));
+      if (worker_ && !kill_at_) stop_worker();
+    } else {
+      // The pipeline ends at once with its second signal.
+      worker_->process().send(SIGTERM);
+    }
+  }
+}
+
+void Supervisor::take_news() {
+  Inbox::News news = inbox_.take();
+  if (news.failure) {
+    logger_.log(LogLevel::error, "config", "failed: " + *news.failure);
+    status_.ok = false;
+    status_.error = *news.failure;
+    provider_failed_ = true;
+    ending_ = true;
+    next_.reset();
+    trial_.reset();
+    if (worker_ && !kill_at_) stop_worker();
+  }
+  if (ending_) return;
+  if (news.unreadable) {
+    trial_.reset();
+    refuse(news.unreadable->generation, news.unreadable->why);
+  }
+  if (news.values) begin_trial(std::move(*news.values));
+}
+
+void Supervisor::begin_trial(ConfigValues values) {
+  status_.seen = values.generation;
+  trial_.reset();
+  try {
+    Handover handover{read_file(options_.file), std::move(values)};
+    const Handover* current = next_ ? &*next_ : worker_ ? &worker_->handover() : nullptr;
+    if (current != nullptr && current->pipeline == handover.pipeline &&
+        current->config.values == handover.config.values) {
+      logger_.log(
+          LogLevel::info, "config",
+          fmt::format("generation {} has the values that are in use", handover.config.generation));
+      if (worker_ && worker_->is_up()) status_.applied = handover.config.generation;
+      if (next_) next_->config.generation = handover.config.generation;
+      status_.ok = true;
+      status_.error.clear();
+      return tell_status();
+    }
+    trial_ = std::make_unique<Worker>(Worker::Task::check, options_.check_arguments,
+                                      std::move(handover), mask_before_);
+    trial_until_ = steady_clock::now() + kTrialTime;
+  } catch (const std::exception& error) {
+    refuse(status_.seen, error.what());
+  }
+}
+
+void Supervisor::poll_trial() {
+  const auto end = trial_->process().end();
+  trial_->listen();
+  if (!end) {
+    if (steady_clock::now() < trial_until_) return;
+    const std::uint64_t generation = trial_->handover().config.generation;
+    trial_.reset();
+    return refuse(generation, fmt::format("checking it took more than {} s", kTrialTime.count()));
+  }
+  const std::unique_ptr<Worker> trial = std::move(trial_);
+  const std::uint64_t generation = trial->handover().config.generation;
+  if (!end->exited_with(static_cast<int>(Exit::done))) {
+    std::string why = without_line_ends(trial->errors());
+    if (why.empty()) why = fmt::format("checking it ended with {}", end->text());
+    return refuse(generation, std::move(why));
+  }
+  logger_.log(LogLevel::info, "config",
+              fmt::format("generation {} is good; {} the pipeline with it", generation,
+                          worker_ ? "restarting" : "starting"));
+  next_ = wanted_ = trial->handover();
+  start_at_ = steady_clock::now();
+  failures_ = 0;
+  if (worker_ && !kill_at_) stop_worker();
+}
+
+/// Says so, and leaves the pipeline as it is.
+void Supervisor::refuse(std::uint64_t generation, std::string why) {
+  logger_.log(LogLevel::error, "config",
+              fmt::format("generation {} cannot be applied{}:\n{}", generation,
+                          worker_ ? ", the pipeline goes on as before" : "", why));
+  status_.seen = generation;
+  status_.ok = false;
+  status_.error = std::move(why);
+  tell_status();
+}
+
+void Supervisor::start_worker() {
+  try {
+    worker_ = std::make_unique<Worker>(Worker::Task::run, options_.run_arguments,
+                                       *std::exchange(next_, std::nullopt), mask_before_);
+  } catch (const std::exception& error) {
+    logger_.log(LogLevel::error, {}, error.what());
+    exit_ = Exit::failed;
+    return;
+  }
+  worker_since_ = steady_clock::now();
+  kill_at_.reset();
+  status_.pid = worker_->process().pid();
+  tell_status();
+}
+
+void Supervisor::stop_worker() {
+  worker_->process().send(SIGTERM);
+  kill_at_ = steady_clock::now() + options_.drain + kGrace;
+}
+
+void Supervisor::poll_worker() {
+  const auto end = worker_->process().end();
+  const bool was_up = worker_->is_up();
+  if (worker_->listen()) {
+    if (!was_up && worker_->is_up()) {
+      const ConfigValues& config = worker_->handover().config;
+      status_.applied = config.generation;
+      if (status_.applied == status_.seen) {
+        status_.ok = true;
+        status_.error.clear();
+      }
+      good_ = worker_->handover();
+      logger_.log(LogLevel::info, "config",
+                  fmt::format("the pipeline runs with generation {}", config.generation));
+    }
+    status_.counters = worker_->counts();
+    if (!end) tell_status();
+  }
+  if (end) return worker_ended(*end);
+  if (kill_at_ && steady_clock::now() >= *kill_at_) {
+    logger_.log(LogLevel::error, {}, "the pipeline does not end in time: killing it");
+    worker_->process().send(SIGKILL);
+    kill_at_ = steady_clock::now() + kGrace;
+  }
+}
+
+void Supervisor::worker_ended(const ProcessEnd& end) {
+  const std::unique_ptr<Worker> worker = std::move(worker_);
+  const bool asked = kill_at_.has_value();
+  kill_at_.reset();
+  status_.pid = 0;
+  if (ending_) {
+    const bool failed = provider_failed_ || end.signal != 0;
+    exit_ = failed ? Exit::failed : static_cast<Exit>(end.exit_code);
+    return;
+  }
+  if (asked) {
+    if (!end.exited_with(0)) {
+      logger_.log(LogLevel::warning, {},
+                  fmt::format("the pipeline ended with {} for its restart", end.text()));
+    }
+    return;
+  }
+  if (end.exited_with(0)) {
+    logger_.log(LogLevel::info, {}, "the pipeline has done its work");
+    exit_ = Exit::done;
+    return;
+  }
+  std::string why = fmt::format("the pipeline ended with {}", end.text());
+  if (!worker->errors().empty()) why += ":\n" + without_line_ends(worker->errors());
+  status_.ok = false;
+  status_.error = why;
+  ++status_.restarts;
+  next_ = worker->handover();
+  if (steady_clock::now() - worker_since_ >= kStable) failures_ = 0;
+  logger_.log(LogLevel::error, {}, why);
+  const bool unfit = !worker->is_up() && end.exited_with(static_cast<int>(Exit::usage));
+  if (unfit && good_ && good_->config.generation != next_->config.generation) {
+    next_ = good_;
+    start_at_ = steady_clock::now();
+    logger_.log(LogLevel::info, {},
+                fmt::format("going back to generation {}", good_->config.generation));
+  } else {
+    if (unfit && wanted_) next_ = wanted_;
+    restart_later();
+  }
+  tell_status();
+}
+
+/// Full jitter, as many agents may have lost the same thing at once; but not at once again.
+void Supervisor::restart_later() {
+  constexpr int kFirstBound = 1000;
+  constexpr int kLastBound = 30000;
+  const int bound = std::min(kLastBound, kFirstBound << std::min(failures_++, 10));
+  const milliseconds pause(std::uniform_int_distribution(bound / 2, bound)(random_));
+  start_at_ = steady_clock::now() + pause;
+  logger_.log(LogLevel::info, {},
+              fmt::format("starting the pipeline again in {} ms", pause.count()));
+}
+
+void Supervisor::tell_status() {
+  try {
+    provider_->report(status_);
+  } catch (const std::exception& error) {
+    logger_.log(LogLevel::warning, "config", fmt::format("no status was told: {}", error.what()));
+  }
+}
+
+}  // namespace millrace::host

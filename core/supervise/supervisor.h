@@ -1,0 +1,101 @@
+#pragma once
+
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <random>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "millrace/provider.h"
+
+#include "graph/plan.h"
+#include "run/account.h"
+#include "run/host_context.h"
+#include "run/logger.h"
+#include "run/pipeline.h"
+#include "supervise/handover.h"
+#include "supervise/inbox.h"
+#include "supervise/worker.h"
+
+namespace millrace::host {
+
+struct SuperviseOptions {
+  /// The pipeline file; read anew for every new configuration.
+  std::filesystem::path file;
+  /// The arguments of the processes that check it and run it.
+  std::vector<std::string> check_arguments;
+  std::vector<std::string> run_arguments;
+  std::chrono::milliseconds drain{30000};
+  std::filesystem::path data_folder;
+};
+
+/// Runs a pipeline file that names a config provider: watches the provider, checks each new
+/// configuration in a process of its own, and runs the pipeline in another, which it ends and
+/// starts anew for a configuration that is good. A bad one leaves the pipeline as it is. A pipeline
+/// that ends by itself with an error is started again, later each time. Loads no stage plugin and
+/// starts no thread but the provider's, so nothing of that kind is carried into a process.
+class Supervisor {
+ public:
+  Supervisor(const Plan::Stage& provider, SuperviseOptions options, Logger& logger);
+  Supervisor(const Supervisor&) = delete;
+  Supervisor& operator=(const Supervisor&) = delete;
+  ~Supervisor();
+
+  /// Until SIGTERM or SIGINT (then the pipeline's exit code), or the pipeline has done all there
+  /// was to do, or the provider fails. Problems of the provider's options go to `report`.
+  [[nodiscard]] Exit run(Report& report);
+
+ private:
+  using Time = std::chrono::steady_clock::time_point;
+
+  [[nodiscard]] bool open(Report& report);
+  void watch(const std::stop_token& stop);
+  [[nodiscard]] Exit loop();
+  void wait_for_news();
+  void take_signals();
+  void take_news();
+
+  void begin_trial(ConfigValues values);
+  void poll_trial();
+  void refuse(std::uint64_t generation, std::string why);
+
+  void poll_worker();
+  void worker_ended(const ProcessEnd& end);
+  void start_worker();
+  void stop_worker();
+  void restart_later();
+  void tell_status();
+
+  const Plan::Stage& plan_;
+  const SuperviseOptions options_;
+  Logger& logger_;
+  Surroundings surroundings_;
+  Account account_;
+  HostContext context_;
+  std::unique_ptr<ConfigProvider> provider_;
+  Inbox inbox_;
+  sigset_t mask_before_{};  ///< what processes get
+  int signals_ = -1;
+
+  ConfigStatus status_;
+  std::unique_ptr<Worker> trial_;
+  Time trial_until_{};
+  std::unique_ptr<Worker> worker_;
+  Time worker_since_{};
+  std::optional<Time> kill_at_;   ///< set while the worker is being stopped
+  std::optional<Handover> next_;  ///< to be started, when there is no worker, at `start_at_`
+  Time start_at_{};
+  std::optional<Handover> wanted_;  ///< the last that was found good
+  std::optional<Handover> good_;    ///< the last that came up
+  int failures_ = 0;                ///< ends in a row that nobody asked for
+  std::minstd_rand random_{std::random_device{}()};
+  bool provider_failed_ = false;
+  bool ending_ = false;  ///< a signal, or the provider's failure, asked for the end
+  std::optional<Exit> exit_;
+};
+
+}  // namespace millrace::host
