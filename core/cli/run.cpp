@@ -88,6 +88,9 @@ int run_command(const std::vector<std::string>& arguments) {
        "feeds")                                                                        //
       ("admin", po::value<std::string>()->value_name("HOST:PORT"),                     //
        "answer GET /health and GET /metrics (Prometheus) here")                        //
+      ("user", po::value<std::string>()->value_name("NAME"),                           //
+       "started by root: become this user, and keep CAP_NET_RAW and CAP_NET_ADMIN until the "
+       "sources are open")                                                             //
       ("log-format", po::value<std::string>()->default_value("text"), "text or json")  //
       ("log-level", po::value<std::string>()->default_value("info"),                   //
        "debug, info, warning or error")                                                //
@@ -131,6 +134,13 @@ int run_command(const std::vector<std::string>& arguments) {
     const auto& part = map["stages"].as<std::string>();
     if (const auto wrong = cut(plan, part)) {
       throw UsageError(fmt::format("--stages {}: {}", part, *wrong));
+    }
+  }
+  if (map.count("user") != 0) {
+    try {
+      run_options.privileges = Privileges(map["user"].as<std::string>());
+    } catch (const std::exception& error) {
+      throw UsageError(fmt::format("--user {}: {}", map["user"].as<std::string>(), error.what()));
     }
   }
   Pipeline pipeline(plan, run_options, logger);

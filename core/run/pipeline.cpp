@@ -82,9 +82,9 @@ Exit Pipeline::open(Report& report) {
   const sigset_t set = ending_signals();
   const Descriptor signals(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   const Descriptor opened(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  Exit exit = Exit::failed;
+  bool good = false;
   std::jthread opener([&] {
-    exit = open_stages(report);
+    good = open_stages(report);
     ::eventfd_write(opened.get(), 1);
   });
   while (true) {
@@ -97,32 +97,54 @@ Exit Pipeline::open(Report& report) {
     }
     if (waits[0].revents == 0) continue;
     opener.join();
-    return exit;
-  }
-}
-
-Exit Pipeline::open_stages(Report& report) {
-  bool failed = false;
-  for (auto runner = runners_.rbegin(); runner != runners_.rend(); ++runner) {
-    const Plan::Stage& stage = (*runner)->plan();
-    try {
-      (*runner)->open();
-    } catch (const ConfigError& error) {
-      report.add(stage.option_at(error.option()), error.what());
-    } catch (const std::exception& error) {
-      const std::string what = fmt::format("cannot start: {}", error.what());
-      logger_.log(LogLevel::error, stage.name, what);
-      if (options_.control) options_.control->error(fmt::format("{}: {}", stage.name, what));
-      failed = true;
-    } catch (...) {
-      logger_.log(LogLevel::error, stage.name, "cannot start: it threw no std::exception");
-      failed = true;
-    }
+    break;
   }
   if (!report.empty()) return Exit::usage;
-  if (failed) return Exit::failed;
+  if (!good) return Exit::failed;
+  options_.privileges.drop_in_this_thread();
   connect();
   return Exit::done;
+}
+
+bool Pipeline::open_stages(Report& report) {
+  bool good = true;
+  // In a thread of its own, so that what libraries start here has no rights either.
+  std::jthread([&] {
+    try {
+      options_.privileges.drop_in_this_thread();
+    } catch (const std::exception& error) {
+      logger_.log(LogLevel::error, {}, error.what());
+      good = false;
+      return;
+    }
+    for (auto runner = runners_.rbegin(); runner != runners_.rend(); ++runner) {
+      if ((*runner)->plan().kind == StageKind::source) continue;
+      good = open_stage(**runner, report) && good;
+    }
+  }).join();
+  for (auto runner = runners_.rbegin(); runner != runners_.rend(); ++runner) {
+    if ((*runner)->plan().kind == StageKind::source) good = open_stage(**runner, report) && good;
+  }
+  return good;
+}
+
+bool Pipeline::open_stage(StageRunner& runner, Report& report) {
+  const Plan::Stage& stage = runner.plan();
+  std::string what;
+  try {
+    runner.open();
+    return true;
+  } catch (const ConfigError& error) {
+    report.add(stage.option_at(error.option()), error.what());
+    return false;
+  } catch (const std::exception& error) {
+    what = fmt::format("cannot start: {}", error.what());
+  } catch (...) {
+    what = "cannot start: it threw no std::exception";
+  }
+  logger_.log(LogLevel::error, stage.name, what);
+  if (options_.control) options_.control->error(fmt::format("{}: {}", stage.name, what));
+  return false;
 }
 
 void Pipeline::connect() {

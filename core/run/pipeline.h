@@ -12,6 +12,7 @@
 #include "run/admin.h"
 #include "run/control.h"
 #include "run/logger.h"
+#include "run/privileges.h"
 #include "run/stage_runner.h"
 
 namespace millrace::host {
@@ -25,6 +26,7 @@ struct RunOptions {
   bool summary = true;
   std::string admin;                 ///< HOST:PORT for health and metrics; empty: none
   std::optional<Control> control{};  ///< the line to a supervisor
+  Privileges privileges{};           ///< given up when every stage is open
 };
 
 /// A pipeline that is put together and can be run once. A supervisor that hangs up its line is a
@@ -38,7 +40,8 @@ class Pipeline {
   Pipeline& operator=(const Pipeline&) = delete;
   ~Pipeline();
 
-  /// Opens every stage, sinks first. What cannot work goes to `report` (a ConfigError, at the
+  /// Opens every stage, sources last, and gives up `privileges`; sinks and transforms are opened
+  /// without them. What cannot work goes to `report` (a ConfigError, at the
   /// option's place) or is logged; only with `Exit::done` may `run` follow.
   [[nodiscard]] Exit open(Report& report);
 
@@ -52,7 +55,8 @@ class Pipeline {
  private:
   class BlockSignals;
 
-  [[nodiscard]] Exit open_stages(Report& report);
+  [[nodiscard]] bool open_stages(Report& report);
+  [[nodiscard]] bool open_stage(StageRunner& runner, Report& report);
   void connect();
   void wait_for_end(std::uint64_t first_tick);
   void tell_supervisor(std::uint64_t first_tick, bool now = false);

@@ -5,7 +5,6 @@ import http.client
 import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +12,7 @@ import time
 import urllib.parse
 
 import pytest
-from millrace import BUILD, PROGRAM, SOURCE
+from millrace import BUILD, SOURCE, Running
 
 SERVER = SOURCE / "pipelines/server.toml"
 PLUGINS = ("source-http", "split-redis", "queue-rabbit", "sink-mysql", "model-torch")
@@ -67,45 +66,19 @@ class Services:
         self.call("stop")
 
 
-class Process:
-    """One `millrace run` of a part of the server file; its log goes to a file."""
+class Process(Running):
+    """One `millrace run` of a part of the server file."""
 
     def __init__(self, folder: pathlib.Path, name: str, part: str, services: Services, settings: dict[str, str],
                  path: pathlib.Path = SERVER):
-        self.log = folder / f"{name}.log"
         variables = {"REDIS": services.address["REDIS"], "RABBITMQ": services.address["RABBITMQ"],
                      "MYSQL": services.address["MARIADB"], "LISTEN": "127.0.0.1:0"}
-        command = [PROGRAM, "run", path, *(("--stages", part) if part else ())]
+        command = [path, *(("--stages", part) if part else ())]
         for key, value in variables.items():
             command += ["--var", f"{key}={value}"]
         for key, value in settings.items():
             command += ["--set", f"{key}={value}"]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, cwd=SOURCE, stderr=log, stdout=log)
-
-    def wait_for(self, pattern: str, patience: float = 60) -> re.Match:
-        end = time.monotonic() + patience
-        while time.monotonic() < end:
-            found = re.search(pattern, self.text())
-            if found:
-                return found
-            assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.text()}"
-            time.sleep(0.05)
-        raise AssertionError(f"no '{pattern}' within {patience} s:\n{self.text()}")
-
-    def text(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def drain(self, patience: float = 60) -> str:
-        """Ends it by SIGTERM; what it said."""
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(patience) == 0, self.text()
-        assert "books do not balance" not in self.text()
-        return self.text()
+        super().__init__(folder / f"{name}.log", *command)
 
 
 class Upload:
@@ -160,14 +133,3 @@ class Upload:
                 time.sleep(0.2)
             self.retries += 1
         raise AssertionError(f"{chunk} was not taken within {self.patience} s: {said}")
-
-
-def until(condition, patience: float, what: str):
-    end = time.monotonic() + patience
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {patience} s: {what}")
-        time.sleep(0.2)

@@ -7,8 +7,8 @@ import time
 
 import pytest
 from captures import as_classic, chunks, synthetic
-from millrace import SHARED, pipeline, run
-from server_flow import Process, Services, Upload, need_plugins, until
+from millrace import SHARED, pipeline, run, until
+from server_flow import Process, Services, Upload, need_plugins
 
 CLIENTS = 4
 COLUMNS = "LOWER(HEX(session)), packets, bytes, payload_bytes, label"
