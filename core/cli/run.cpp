@@ -85,10 +85,10 @@ int run_command(const std::vector<std::string>& arguments) {
        "how long an end by SIGINT or SIGTERM may take to finish what is under way")  //
       ("stages", po::value<std::string>()->value_name("A..B"),                       //
        "only a part of the pipeline, cut at queue stages: ..QUEUE what feeds it, QUEUE.. what it "
-       "feeds")                                                                        //
-      ("admin", po::value<std::string>()->value_name("HOST:PORT"),                     //
-       "answer GET /health and GET /metrics (Prometheus) here")                        //
-      ("user", po::value<std::string>()->value_name("NAME"),                           //
+       "feeds")                                                     //
+      ("admin", po::value<std::string>()->value_name("HOST:PORT"),  //
+       "answer GET /health and GET /metrics (Prometheus) here")     //
+      ("user", po::value<std::string>()->value_name("NAME"),        //
        "started by root: become this user, and keep CAP_NET_RAW and CAP_NET_ADMIN until the "
        "sources are open")                                                             //
       ("log-format", po::value<std::string>()->default_value("text"), "text or json")  //

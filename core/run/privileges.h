@@ -5,9 +5,10 @@
 
 namespace millrace::host {
 
-/// Root's rights, given up for those of a user: all but CAP_NET_RAW and CAP_NET_ADMIN at once, which
-/// a capture needs to open its interface, and these when every source is open (capabilities(7)).
-/// Capabilities belong to threads: a new thread has those of the one that starts it.
+/// Root's rights, given up for those of a user: all but CAP_NET_RAW and CAP_NET_ADMIN at once,
+/// which a capture needs to open its interface, and these when every source is open
+/// (capabilities(7)). Capabilities belong to threads: a new thread has those of the one that starts
+/// it.
 class Privileges {
  public:
   /// Nothing is changed, now or later.
