@@ -164,7 +164,7 @@ std::chrono::duration<double> run_chain(std::size_t stages, bool queues, std::in
 
 /// What one more stage costs a batch: the difference of two runs.
 void hop(benchmark::State& state, std::size_t stages, bool queues) {
-  constexpr std::int64_t kBatches = 200'000;
+  constexpr std::int64_t kBatches = 2000000;
   for (auto _ : state) {
     const auto without = run_chain(0, false, kBatches);
     const auto with = run_chain(stages, queues, kBatches);
