@@ -12,10 +12,11 @@ namespace millrace {
 struct Answer {
   enum class Verdict : std::uint8_t {
     delivered,
-    again,     ///< no answer, or one that says: later
-    refused,   ///< it says nothing of the chunk: token, certificate or URL are wrong
-    rejected,  ///< this chunk will never be taken
-    aborted    ///< this process wants to end
+    again,        ///< no answer, or one that says: later
+    unreachable,  ///< no connection
+    refused,      ///< it says nothing of the chunk: token, certificate or URL are wrong
+    rejected,     ///< this chunk will never be taken
+    aborted       ///< this process wants to end
   };
 
   Verdict verdict = Verdict::again;

@@ -58,9 +58,13 @@ class Headers {
   curl_slist* list_ = nullptr;
 };
 
-/// Errors that trying again does not repair.
-bool needs_repair(int code) {
+Answer::Verdict verdict_without_answer(int code) {
   switch (code) {
+    case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_COULDNT_RESOLVE_PROXY:
+    case CURLE_COULDNT_CONNECT:
+    case CURLE_SSL_CONNECT_ERROR:
+      return Answer::Verdict::unreachable;
     case CURLE_SSL_CERTPROBLEM:
     case CURLE_SSL_CIPHER:
     case CURLE_PEER_FAILED_VERIFICATION:
@@ -68,9 +72,9 @@ bool needs_repair(int code) {
     case CURLE_SSL_ISSUER_ERROR:
     case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL:
-      return true;
+      return Answer::Verdict::refused;
     default:
-      return false;
+      return Answer::Verdict::again;
   }
 }
 
@@ -108,10 +112,10 @@ class HttpClient::Transfer {
   [[nodiscard]] bool unreadable() const { return unreadable_; }
 
   static std::size_t read(char* to, std::size_t size, std::size_t count, void* self) {
-    return static_cast<Transfer*>(self)->read({to, size * count});
+    return static_cast<Transfer*>(self)->give({to, size * count});
   }
   static std::size_t write(char* from, std::size_t size, std::size_t count, void* self) {
-    return static_cast<Transfer*>(self)->write({from, size * count});
+    return static_cast<Transfer*>(self)->take({from, size * count});
   }
   static int seek(void* self, curl_off_t offset, int origin) {
     if (origin != SEEK_SET) return CURL_SEEKFUNC_CANTSEEK;
@@ -126,7 +130,7 @@ class HttpClient::Transfer {
  private:
   using Clock = std::chrono::steady_clock;
 
-  std::size_t read(std::span<char> to) {
+  std::size_t give(std::span<char> to) {
     const std::size_t most = std::min<std::uint64_t>(to.size(), size_ - std::min(at_, size_));
     if (most == 0) return 0;
     ssize_t got = 0;
@@ -141,7 +145,7 @@ class HttpClient::Transfer {
     return static_cast<std::size_t>(got);
   }
 
-  std::size_t write(std::span<const char> from) {
+  std::size_t take(std::span<const char> from) {
     const std::size_t room = kMostReason - std::min(kMostReason, answer_.size());
     answer_.append(from.data(), std::min(room, from.size()));
     answered_ += from.size();
@@ -279,7 +283,7 @@ Answer HttpClient::judge(int code, const Transfer& transfer) {
                                  ? "no byte came or went for so long as 'answer_timeout' says"
                              : error_[0] != '\0' ? printable(error_.c_str())
                                                  : curl_easy_strerror(static_cast<CURLcode>(code));
-    answer.verdict = needs_repair(code) ? Answer::Verdict::refused : Answer::Verdict::again;
+    answer.verdict = verdict_without_answer(code);
     answer.reason = fmt::format("{}: {}", url_, what);
     return answer;
   }

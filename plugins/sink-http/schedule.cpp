@@ -35,15 +35,15 @@ void Schedule::succeeded() {
 }
 
 void Schedule::failed(Retry& retry, Failure failure, std::optional<Duration> asked, Time now) {
+  if (asked) asked_ = std::max(asked_, now + *asked);
+  if (failure != Failure::again) {
+    not_before_ = now + (failure == Failure::refused ? refused_ : jitter(bound(failures_)));
+    ++failures_;
+    return;
+  }
   const bool others_passed = retry.failures > 0 && retry.successes_then != successes_;
   ++retry.failures;
   retry.successes_then = successes_;
-  if (asked) asked_ = std::max(asked_, now + *asked);
-  if (failure == Failure::refused) {
-    ++failures_;
-    not_before_ = now + refused_;
-    return;
-  }
   if (others_passed) retry.suspect = true;
   if (retry.suspect) {
     retry.not_before = now + bound(retry.failures) / 2 + jitter(bound(retry.failures) / 2);

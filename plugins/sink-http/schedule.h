@@ -14,8 +14,9 @@ namespace millrace {
 
 /// Why a chunk has to be sent again.
 enum class Failure : std::uint8_t {
-  again,   ///< no answer, or one that says: later
-  refused  ///< token, certificate or URL are wrong: until somebody repairs that
+  again,        ///< no answer, or one that says: later
+  unreachable,  ///< there was no connection, so it cannot be the chunk
+  refused       ///< token, certificate or URL are wrong: until somebody repairs that
 };
 
 /// Decides when the server is tried again, and with which chunk.

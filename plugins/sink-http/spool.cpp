@@ -218,8 +218,7 @@ void Spool::close(std::unique_ptr<Chunk> chunk) {
   chunk->state = store_->durable() ? Chunk::State::sealing : Chunk::State::waiting;
   if (store_->durable()) ++unsealed_;
   add(std::move(chunk));
-  lock.unlock();
-  changed_.notify_all();
+  notify();
 }
 
 /// The sealing thread: does what has been closed, also when it is asked to stop.
@@ -243,7 +242,7 @@ void Spool::seal_all(const std::stop_token& stop) {
     lock.lock();
     chunk.state = Chunk::State::waiting;
     --unsealed_;
-    changed_.notify_all();
+    notify();
   }
 }
 
@@ -251,6 +250,12 @@ void Spool::discard(std::unique_ptr<Chunk> chunk) {
   const std::lock_guard lock(mutex_);
   writing_ = 0;
   if (chunk->file) store_->remove(*chunk);
+}
+
+/// Under the lock: whoever waits looks again.
+void Spool::notify() {
+  ++changes_;
+  changed_.notify_all();
 }
 
 void Spool::add(std::unique_ptr<Chunk> chunk) {
@@ -279,7 +284,8 @@ Chunk* Spool::take(const std::stop_token& stop) {
     } else if (schedule_.opens() > now) {
       again = std::min(again, schedule_.opens());
     }
-    changed_.wait_until(lock, stop, again, [] { return false; });
+    const std::uint64_t seen = changes_;
+    changed_.wait_until(lock, stop, again, [&] { return changes_ != seen; });
   }
   return nullptr;
 }
@@ -307,19 +313,25 @@ void Spool::settle(Chunk& chunk, const Answer& answer) {
         done = forget(chunk);
         break;
       case Answer::Verdict::again:
-      case Answer::Verdict::refused: {
-        const bool refused = answer.verdict == Answer::Verdict::refused;
-        (refused ? counters_->refused : counters_->retried).add();
-        schedule_.failed(chunk.retry, refused ? Failure::refused : Failure::again,
-                         answer.retry_after, std::chrono::steady_clock::now());
+        fail(chunk, Failure::again, answer);
         break;
-      }
+      case Answer::Verdict::unreachable:
+        fail(chunk, Failure::unreachable, answer);
+        break;
+      case Answer::Verdict::refused:
+        fail(chunk, Failure::refused, answer);
+        break;
       case Answer::Verdict::aborted:
         break;
     }
+    notify();
   }
-  changed_.notify_all();
   for (Receipt& receipt : done) receipt.done();
+}
+
+void Spool::fail(Chunk& chunk, Failure failure, const Answer& answer) {
+  (failure == Failure::refused ? counters_->refused : counters_->retried).add();
+  schedule_.failed(chunk.retry, failure, answer.retry_after, std::chrono::steady_clock::now());
 }
 
 void Spool::damaged(Chunk& chunk, const std::string& reason) {
@@ -332,8 +344,8 @@ void Spool::damaged(Chunk& chunk, const std::string& reason) {
         fmt::format("set aside in 'damaged': chunk {}: {}", chunk.name.file(), reason));
     put_aside(chunk, ChunkStore::Aside::damaged, reason);
     done = forget(chunk);
+    notify();
   }
-  changed_.notify_all();
   for (Receipt& receipt : done) receipt.done();
 }
 
@@ -374,11 +386,9 @@ Spool::Receipts Spool::forget(Chunk& chunk) {
 // --- Ending --------------------------------------------------------------------------------------
 
 void Spool::hurry() {
-  {
-    const std::lock_guard lock(mutex_);
-    schedule_.hurry();
-  }
-  changed_.notify_all();
+  const std::lock_guard lock(mutex_);
+  schedule_.hurry();
+  notify();
 }
 
 bool Spool::wait_until_empty(std::chrono::steady_clock::time_point deadline) {

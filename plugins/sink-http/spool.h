@@ -71,6 +71,7 @@ class Spool {
   using Chunks = std::map<std::uint64_t, std::unique_ptr<Chunk>>;  // by Chunk::order
   using Receipts = std::vector<Receipt>;
 
+  void notify();
   void seal_all(const std::stop_token& stop);
   enum class Written : std::uint8_t { all, disk_full, no_descriptor };
   Written write_frame(Chunk& chunk, std::span<const char> frame);
@@ -79,6 +80,7 @@ class Spool {
   bool make_room(std::uint64_t more, bool new_chunk);
   bool free_some(Receipts& done);
   [[nodiscard]] std::uint64_t used() const;
+  void fail(Chunk& chunk, Failure failure, const Answer& answer);
   Receipts forget(Chunk& chunk);
   void drop(Chunk& chunk, std::string_view reason, std::string_view recovered);
   void put_aside(Chunk& chunk, ChunkStore::Aside where, const std::string& reason);
@@ -92,6 +94,7 @@ class Spool {
 
   mutable std::mutex mutex_;
   std::condition_variable_any changed_;
+  std::uint64_t changes_ = 0;  ///< so often `notify`
   Chunks chunks_;              ///< all that are closed, oldest first
   std::uint64_t stored_ = 0;   ///< on the disk, by those
   std::uint64_t writing_ = 0;  ///< on the disk, by the one that is being written

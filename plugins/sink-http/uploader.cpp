@@ -81,6 +81,7 @@ void Uploader::tell(const Chunk& chunk, const Answer& answer) {
       }
       break;
     case Answer::Verdict::again:
+    case Answer::Verdict::unreachable:
     case Answer::Verdict::refused: {
       if (failures_++ == 0) failing_since_ = std::chrono::steady_clock::now();
       if (!tell_failures_.due()) break;
