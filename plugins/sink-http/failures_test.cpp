@@ -34,10 +34,11 @@ TEST_F(UploadTest, WhatPassesIsTriedAgainUnderTheSameName) {
   ASSERT_THAT(heads, SizeIs(8));
   for (const Request& head : heads) EXPECT_EQ(head.chunk, heads[0].chunk);
   EXPECT_EQ(numbers_in(server_->taken()), from_to(0, 5000));
-  EXPECT_EQ(count("retried"), 7U);
+  // A request that ends without an answer on a kept connection is repeated by libcurl at once.
+  EXPECT_EQ(count("retried"), 6U);
   EXPECT_EQ(count("uploaded"), 1U);
   EXPECT_TRUE(logged("answered 503; trying again"));
-  EXPECT_TRUE(logged("uploads work again, after 7 tries"));
+  EXPECT_TRUE(logged("uploads work again, after 6 tries"));
   EXPECT_THAT(context_->all_dropped(), IsEmpty());
 }
 

@@ -83,7 +83,7 @@ void check_upload_options(const UploadOptions& options, Findings& findings) {
     findings.add("flush_bytes", "is more than 'chunk_bytes'");
   }
   if (options.retry_max < options.retry_first) {
-    findings.add("retry_max", "is less than 'retry_first'");
+    findings.add("retry_max", "must be 'retry_first' at least");
   }
 }
 
