@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 READY_SECONDS = 90
@@ -298,4 +299,25 @@ class ZooKeeper(Server):
         return f"127.0.0.1:{self.port}"
 
 
-KINDS = {kind.name: kind for kind in (MariaDB, RabbitMQ, Redis, ZooKeeper)}
+class ZooKeeperMember(ZooKeeper):
+    """One of the three of an ensemble, which are to be started by one call."""
+    number = 0
+    choosing = threading.Lock()
+
+    @property
+    def options(self):
+        file = self.root / "zookeeper.peers"
+        with self.choosing:
+            if not file.exists():
+                file.write_text(json.dumps([[free_port(), free_port()] for _ in range(3)]), encoding="utf-8")
+        peers = json.loads(file.read_text(encoding="utf-8"))
+        return super().options + [f"server.{n}=127.0.0.1:{a}:{b}" for n, (a, b) in enumerate(peers, 1)]
+
+    def prepare(self):
+        super().prepare()
+        (self.data / "data").mkdir(exist_ok=True)
+        (self.data / "data" / "myid").write_text(str(self.number), encoding="ascii")
+
+
+ENSEMBLE = [type(f"ZooKeeper{n}", (ZooKeeperMember,), {"name": f"zookeeper{n}", "number": n}) for n in (1, 2, 3)]
+KINDS = {kind.name: kind for kind in (MariaDB, RabbitMQ, Redis, ZooKeeper, *ENSEMBLE)}

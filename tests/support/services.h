@@ -32,7 +32,8 @@ class Services {
  public:
   using Names = std::vector<std::string>;
 
-  /// Starts "mariadb", "rabbitmq", "redis", "zookeeper". `options` are passed on, as in
+  /// Starts "mariadb", "rabbitmq", "redis", "zookeeper"; an ensemble is "zookeeper1" to
+  /// "zookeeper3". `options` are passed on, as in
   /// {"--option", "redis=--appendfsync always"}.
   explicit Services(const Names& names, const Names& options = {}) : folder_(make_folder()) {
     Names words{"--parent", std::to_string(::getpid())};
@@ -61,7 +62,7 @@ class Services {
   /// The value of MILLRACE_REDIS and so on: "redis://127.0.0.1:20123".
   [[nodiscard]] std::string address(const std::string& name) const {
     std::string variable = "export MILLRACE_";
-    for (const char c : name) variable += static_cast<char>(c - 'a' + 'A');
+    for (const char c : name) variable += static_cast<char>(c >= 'a' ? c - 'a' + 'A' : c);
     variable += '=';
     std::ifstream file(folder_ / "env");
     for (std::string line; std::getline(file, line);) {
