@@ -38,6 +38,20 @@ def segment():
         yield one
 
 
+@pytest.fixture
+def start_agent(tmp_path, ensemble):
+    """Agents end with the test."""
+    started = []
+
+    def start(name, **settings):
+        started.append(Agent(tmp_path, name, ensemble.address["ZOOKEEPER"], **settings))
+        return started[-1]
+    yield start
+    for agent in started:
+        if agent.process.poll() is None:
+            agent.kill()
+
+
 class Tcpdump:
     """Writes down what passes an interface, to compare with."""
 
@@ -61,11 +75,11 @@ def child_of(zookeeper, name) -> int:
     return zookeeper.wait_for(name, lambda status: status["pid"] != 0)["pid"]
 
 
-def test_what_the_agent_captured_is_at_the_receiver(tmp_path, ensemble, zookeeper, segment):
+def test_what_the_agent_captured_is_at_the_receiver(tmp_path, start_agent, zookeeper, segment):
     """Through a change of the configuration and an outage of the receiver, as many packets as tcpdump sees."""
     receiver = Receiver(tmp_path, "first")
     zookeeper.configure("one", interface=segment.interface, server=receiver.url)
-    agent = Agent(tmp_path, "one", ensemble.address["ZOOKEEPER"], capture__agent="", upload__chunk_age="500ms")
+    agent = start_agent("one", upload__chunk_age="500ms")
     zookeeper.wait_for("one", lambda status: status["ok"] and status["applied"] == status["seen"] > 0)
 
     # First no change: nothing is lost at all.
@@ -95,10 +109,10 @@ def test_what_the_agent_captured_is_at_the_receiver(tmp_path, ensemble, zookeepe
     assert not list((tmp_path / "one.spool").glob("*.zst*"))
 
 
-def test_a_killed_agent_loses_no_more_than_what_was_not_written(tmp_path, ensemble, zookeeper, segment):
+def test_a_killed_agent_loses_no_more_than_what_was_not_written(tmp_path, start_agent, zookeeper, segment):
     receiver = Receiver(tmp_path, "receiver")
     zookeeper.configure("two", interface=segment.interface, server=receiver.url)
-    agent = Agent(tmp_path, "two", ensemble.address["ZOOKEEPER"], upload__flush_every="200ms")
+    agent = start_agent("two", upload__flush_every="200ms")
     first = child_of(zookeeper, "two")
     replay(segment, loops=20).wait(120)
     counts = zookeeper.wait_for("two", lambda status: counted(status, "capture") > 10000)
@@ -124,14 +138,14 @@ WRONG = {
     "no server": ('interface = "{if}"', "the config provider gives no value 'server'"),
     "no interface": ('server = "{url}"', "the config provider gives no value 'interface'"),
     "misspelt key": ('interfase = "{if}"\nserver = "{url}"', "did you mean 'interfase'?"),
-    "no URL": ('interface = "{if}"\nserver = "nowhere"', "url"),
-    "a scheme that is not HTTP": ('interface = "{if}"\nserver = "ftp://nowhere/x"', "ftp"),
+    "no URL": ('interface = "{if}"\nserver = "nowhere"', "expected http://HOST:PORT"),
+    "a scheme that is not HTTP": ('interface = "{if}"\nserver = "ftp://nowhere/x"', "expected http://HOST:PORT"),
     "no TOML": ('interface = = "{if}"', "1:"),
     "a list": ('interface = ["a", "b"]\nserver = "{url}"', "interface"),
 }
 
 
-def test_a_wrong_configuration_leaves_the_capture_alone(tmp_path, ensemble, zookeeper, segment):
+def test_a_wrong_configuration_leaves_the_capture_alone(tmp_path, start_agent, zookeeper, segment):
     receiver = Receiver(tmp_path, "receiver")
     values = {"{if}": segment.interface, "{url}": receiver.url}
 
@@ -140,7 +154,7 @@ def test_a_wrong_configuration_leaves_the_capture_alone(tmp_path, ensemble, zook
             text = text.replace(key, value)
         return text
     zookeeper.write("three", filled('interface = "{if}"\nserver = "{url}"'))
-    agent = Agent(tmp_path, "three", ensemble.address["ZOOKEEPER"])
+    agent = start_agent("three")
     good = zookeeper.wait_for("three", lambda status: status["ok"] and status["applied"] > 0)
     for what, (text, message) in WRONG.items():
         generation = zookeeper.write("three", filled(text))
