@@ -1,7 +1,9 @@
 """The agent flow: capture on an interface, upload that survives, configuration from ZooKeeper."""
+import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -169,3 +171,52 @@ def test_a_wrong_configuration_leaves_the_capture_alone(tmp_path, start_agent, z
     assert status["pid"] != good["pid"] and status["error"] == ""
     agent.drain()
     until(lambda: zookeeper.status("three") is None, 10, "the end of the ephemeral node")
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    services = Services(tmp_path_factory.mktemp("three"), "zookeeper1", "zookeeper2", "zookeeper3")
+    yield services
+    services.stop()
+
+
+def leader_of(services) -> str:
+    """The member that says so (four-letter word srvr)."""
+    for name, address in services.address.items():
+        host, port = address.rsplit(":", 1)
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5) as connection:
+            connection.sendall(b"srvr")
+            if b"Mode: leader" in connection.makefile("rb").read():
+                return name.lower()
+    raise AssertionError("the ensemble has no leader")
+
+
+def test_agents_outlive_their_ensemble(tmp_path, three, segment):
+    address = ",".join(three.address.values())
+    receiver = Receiver(tmp_path, "receiver")
+    client = ZooKeeper(address)
+    client.configure("four", interface=segment.interface, server=receiver.url)
+    agent = Agent(tmp_path, "four", address)
+    try:
+        first = client.wait_for("four", lambda status: status["ok"] and status["applied"] > 0)
+        leader = leader_of(three)
+        three.must("kill", leader)
+        replay(segment, loops=2).wait(60)
+        client.wait_for("four", lambda status: counted(status, "capture") >= 1000, 90)
+        assert client.status("four")["pid"] == first["pid"]
+        generation = client.write("four", f'interface = "{segment.interface}"\nserver = "{receiver.url}"\nfilter = "ip"')
+        second = client.wait_for("four", lambda status: status["ok"] and status["applied"] == generation, 90)
+        three.must("start", leader)
+
+        for name in three.address:
+            three.call("kill", name.lower())
+        replay(segment, loops=2).wait(60)
+        assert os.path.exists(f"/proc/{second['pid']}"), "the capture goes on without ZooKeeper"
+        three.must("start", *(name.lower() for name in three.address))
+        client.wait_for("four", lambda status: status["pid"] == second["pid"] and counted(status, "capture") >= 1000, 90)
+        generation = client.write("four", f'interface = "{segment.interface}"\nserver = "{receiver.url}"\nfilter = "udp"')
+        client.wait_for("four", lambda status: status["ok"] and status["applied"] == generation, 90)
+        agent.drain()
+    finally:
+        agent.kill()
+        client.stop()
