@@ -48,7 +48,7 @@ class Account {
   Counter failed;    ///< came while or after the stage failed for good
   Counter retried;   ///< items of calls that had to be repeated
   Tally batches;
-  Tally busy_ticks;     ///< time in the stage's own code, see Timekeeper
+  Counter busy_ns;      ///< time in the stage's own code, see BusySampler
   Tally calls;          ///< under way at this moment
   Counter undelivered;  ///< of a source: batches whose receipt failed
 

@@ -44,8 +44,7 @@ class Exposition {
 
 }  // namespace
 
-std::string metrics_text(const std::vector<std::unique_ptr<StageRunner>>& stages,
-                         std::uint64_t ticks_per_second) {
+std::string metrics_text(const std::vector<std::unique_ptr<StageRunner>>& stages) {
   Exposition out;
   const auto counters = [&](std::string_view name, std::string_view help, auto member) {
     out.family(name, "counter", help);
@@ -77,9 +76,7 @@ std::string metrics_text(const std::vector<std::unique_ptr<StageRunner>>& stages
   }
   out.family("millrace_stage_busy_seconds_total", "counter", "Time in the stage's own code.");
   for (const auto& stage : stages) {
-    out.sample(stage->plan().name,
-               static_cast<double>(stage->account().busy_ticks.value()) /
-                   static_cast<double>(std::max<std::uint64_t>(ticks_per_second, 1)));
+    out.sample(stage->plan().name, static_cast<double>(stage->account().busy_ns.value()) / 1e9);
   }
   out.family("millrace_queue_batches", "gauge", "Batches that wait in front of the stage.");
   for (const auto& stage : stages) {

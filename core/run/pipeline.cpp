@@ -166,10 +166,9 @@ Exit Pipeline::run() {
   const Descriptor ended(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   ended_fd_ = ended.get();
   started_ = std::chrono::steady_clock::now();
-  const std::uint64_t first_tick = ticks();
   std::unique_ptr<Admin> admin;
   try {
-    admin = start_admin(first_tick);
+    admin = start_admin();
   } catch (const std::exception& error) {
     logger_.log(LogLevel::error, {}, fmt::format("--admin: {}", error.what()));
     return Exit::usage;
@@ -198,45 +197,36 @@ Exit Pipeline::run() {
     }
   }
   if (threads_left_.fetch_sub(1) == 1) ::eventfd_write(ended_fd_, 1);
-  wait_for_end(first_tick);
+  wait_for_end();
   threads.clear();
   logger_.progress({});
   for (auto runner = runners_.rbegin(); runner != runners_.rend(); ++runner) (*runner)->close();
 
   admin.reset();
-  return conclude(ticks_per_second(first_tick));
+  return conclude();
 }
 
-std::uint64_t Pipeline::ticks_per_second(std::uint64_t first_tick) const {
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - started_;
-  const auto elapsed_ticks = static_cast<double>(ticks() - first_tick);
-  return static_cast<std::uint64_t>(elapsed_ticks / std::max(seconds.count(), 1e-6));
-}
-
-std::unique_ptr<Admin> Pipeline::start_admin(std::uint64_t first_tick) {
+std::unique_ptr<Admin> Pipeline::start_admin() {
   if (options_.admin.empty()) return nullptr;
   Admin::Answers answers;
   answers.health = [this] { return health_of(state_, plan_.name, state_.stop.stop_requested()); };
-  answers.metrics = [this, first_tick] {
-    return metrics_text(runners_, ticks_per_second(first_tick));
-  };
+  answers.metrics = [this] { return metrics_text(runners_); };
   auto admin = std::make_unique<Admin>(options_.admin, std::move(answers));
   logger_.log(LogLevel::info, {}, fmt::format("health and metrics on {}", admin->url()));
   return admin;
 }
 
-void Pipeline::wait_for_end(std::uint64_t first_tick) {
+void Pipeline::wait_for_end() {
   const sigset_t set = ending_signals();
   const Descriptor signals(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-  constexpr int kTickMs = 200;
   bool draining = false;
   bool alone = false;  // the supervisor has gone away
   auto deadline = std::chrono::steady_clock::time_point::max();
   while (true) {
-    tell_supervisor(first_tick);
+    tell_supervisor();
     pollfd waits[] = {
         {ended_fd_, POLLIN, 0}, {signals.get(), POLLIN, 0}, {alone ? -1 : line(), 0, 0}};
-    int patience = kTickMs;
+    int patience = static_cast<int>(BusySampler::kPeriod.count());
     if (draining) {
       const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
           deadline - std::chrono::steady_clock::now());
@@ -244,10 +234,11 @@ void Pipeline::wait_for_end(std::uint64_t first_tick) {
         force_end(fmt::format("not drained within {} s",
                               static_cast<double>(options_.drain.count()) / 1000));
       }
-      patience = static_cast<int>(std::min<std::int64_t>(left.count() + 1, kTickMs));
+      patience = static_cast<int>(std::min<std::int64_t>(left.count() + 1, patience));
     }
     ::poll(waits, 3, patience);
-    if (waits[0].revents != 0) return tell_supervisor(first_tick, true);
+    state_.sampler.look();
+    if (waits[0].revents != 0) return tell_supervisor(true);
     const auto drain = [&](const char* why) {
       draining = true;
       deadline = std::chrono::steady_clock::now() + options_.drain;
@@ -272,17 +263,20 @@ void Pipeline::wait_for_end(std::uint64_t first_tick) {
   }
 }
 
-void Pipeline::tell_supervisor(std::uint64_t first_tick, bool now) {
+void Pipeline::tell_supervisor(bool now) {
   constexpr std::chrono::seconds kPeriod{2};
   if (!options_.control) return;
   const auto time = std::chrono::steady_clock::now();
   if (!now && time - told_ < kPeriod) return;
   told_ = time;
-  options_.control->counts(summary_json(runners_, ticks_per_second(first_tick)));
+  options_.control->counts(summary_json(runners_));
 }
 
 void Pipeline::show_progress() {
-  if (!logger_.on_terminal()) return;
+  constexpr std::chrono::milliseconds kPeriod{200};
+  const auto time = std::chrono::steady_clock::now();
+  if (!logger_.on_terminal() || time - shown_ < kPeriod) return;
+  shown_ = time;
   StageRunner::Progress sum;
   bool finite = false;
   std::string counts;
@@ -297,8 +291,7 @@ void Pipeline::show_progress() {
     counts += fmt::format("{}{} {}", counts.empty() ? "" : "  ", runner->plan().name,
                           sink ? account.in.value() : account.out.value());
   }
-  const auto seconds =
-      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - started_);
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(time - started_);
   const std::string share =
       finite ? fmt::format("{:3}%  ", std::min<std::uint64_t>(100, sum.done * 100 / sum.total))
              : "";
@@ -317,7 +310,7 @@ void Pipeline::force_end(const std::string& why) {
   ::_exit(static_cast<int>(Exit::forced));
 }
 
-Exit Pipeline::conclude(std::uint64_t ticks_per_second) {
+Exit Pipeline::conclude() {
   Exit exit = Exit::done;
   if (state_.failed) {
     logger_.log(LogLevel::error, {}, "failed: " + state_.cause());
@@ -332,8 +325,8 @@ Exit Pipeline::conclude(std::uint64_t ticks_per_second) {
     }
   }
   if (options_.summary) {
-    logger_.plain(summary_text(runners_, ticks_per_second));
-    logger_.json_line(summary_json(runners_, ticks_per_second));
+    logger_.plain(summary_text(runners_));
+    logger_.json_line(summary_json(runners_));
   }
   for (const std::string& problem : imbalances(runners_)) {
     logger_.log(LogLevel::error, {}, "the books do not balance: " + problem);

@@ -58,14 +58,13 @@ class Pipeline {
   [[nodiscard]] bool open_stages(Report& report);
   [[nodiscard]] bool open_stage(StageRunner& runner, Report& report);
   void connect();
-  void wait_for_end(std::uint64_t first_tick);
-  void tell_supervisor(std::uint64_t first_tick, bool now = false);
+  void wait_for_end();
+  void tell_supervisor(bool now = false);
   [[nodiscard]] int line() const { return options_.control ? options_.control->descriptor() : -1; }
   void show_progress();
-  [[nodiscard]] std::unique_ptr<Admin> start_admin(std::uint64_t first_tick);
-  [[nodiscard]] std::uint64_t ticks_per_second(std::uint64_t first_tick) const;
+  [[nodiscard]] std::unique_ptr<Admin> start_admin();
   [[noreturn]] void force_end(const std::string& why);
-  [[nodiscard]] Exit conclude(std::uint64_t ticks_per_second);
+  [[nodiscard]] Exit conclude();
 
   std::unique_ptr<BlockSignals> blocked_;  ///< first: goes when all threads are gone
   const Plan& plan_;
@@ -77,17 +76,15 @@ class Pipeline {
   int ended_fd_ = -1;
   std::chrono::steady_clock::time_point started_;
   std::chrono::steady_clock::time_point told_{};
+  std::chrono::steady_clock::time_point shown_{};
 };
 
 /// The table of all stages' accounts for a person, and as one JSON object.
-[[nodiscard]] std::string summary_text(const std::vector<std::unique_ptr<StageRunner>>& stages,
-                                       std::uint64_t ticks_per_second);
-[[nodiscard]] std::string summary_json(const std::vector<std::unique_ptr<StageRunner>>& stages,
-                                       std::uint64_t ticks_per_second);
+[[nodiscard]] std::string summary_text(const std::vector<std::unique_ptr<StageRunner>>& stages);
+[[nodiscard]] std::string summary_json(const std::vector<std::unique_ptr<StageRunner>>& stages);
 
 /// For --admin.
-[[nodiscard]] std::string metrics_text(const std::vector<std::unique_ptr<StageRunner>>& stages,
-                                       std::uint64_t ticks_per_second);
+[[nodiscard]] std::string metrics_text(const std::vector<std::unique_ptr<StageRunner>>& stages);
 [[nodiscard]] Admin::Health health_of(const RunState& state, const std::string& pipeline,
                                       bool draining);
 

@@ -137,8 +137,7 @@ void StageRunner::make_queue(bool upstream_has_workers) {
   if (queue_) account_.in.share();
   if (plan_.descriptor->counts_handled) account_.handled.share();
   if (instances_.size() > 1) {
-    for (Tally* tally : {&account_.out, &account_.handled, &account_.batches, &account_.busy_ticks,
-                         &account_.calls}) {
+    for (Tally* tally : {&account_.out, &account_.handled, &account_.batches, &account_.calls}) {
       tally->share();
     }
   }
@@ -403,7 +402,7 @@ class CountingEmitter final : public Downstream {
 }  // namespace
 
 void StageRunner::run_source() noexcept {
-  Timekeeper keeper;
+  Timekeeper keeper(state_.sampler);
   Emitter emitter(*this, keeper);
   CountingEmitter counting(emitter, account_);
   {
@@ -423,7 +422,7 @@ void StageRunner::run_source() noexcept {
 
 void StageRunner::run_worker(std::size_t worker) noexcept {
   constexpr std::chrono::milliseconds kHeartbeat(100);
-  Timekeeper keeper;
+  Timekeeper keeper(state_.sampler);
   Instance& instance = *instances_[worker];
   Emitter direct(*this, keeper);
   Collector collector(*this, keeper);

@@ -15,11 +15,11 @@
 
 #include "graph/plan.h"
 #include "run/account.h"
+#include "run/busy.h"
 #include "run/dead_letters.h"
 #include "run/host_context.h"
 #include "run/logger.h"
 #include "run/queue.h"
-#include "run/ticks.h"
 
 namespace millrace::host {
 
@@ -32,6 +32,7 @@ struct RunState {
   Surroundings surroundings;
   std::stop_source stop;  ///< asks the sources to end
   std::atomic<bool> failed{false};
+  BusySampler sampler;
 
   /// Remembers why the pipeline fails; the first cause is told in the end.
   void fail(const std::string& cause) {

@@ -8,23 +8,20 @@ namespace millrace::host {
 
 namespace {
 
-double busy_seconds(const Account& account, std::uint64_t ticks_per_second) {
-  return static_cast<double>(account.busy_ticks.value()) /
-         static_cast<double>(std::max<std::uint64_t>(ticks_per_second, 1));
+double busy_seconds(const Account& account) {
+  return static_cast<double>(account.busy_ns.value()) / 1e9;
 }
 
 }  // namespace
 
-std::string summary_text(const std::vector<std::unique_ptr<StageRunner>>& stages,
-                         std::uint64_t ticks_per_second) {
+std::string summary_text(const std::vector<std::unique_ptr<StageRunner>>& stages) {
   std::string out = fmt::format("{:<16} {:>12} {:>12} {:>10} {:>10} {:>8} {:>9}\n", "stage", "in",
                                 "out", "dropped", "rejected", "retried", "busy s");
   for (const auto& stage : stages) {
     const Account& account = stage->account();
     out += fmt::format("{:<16} {:>12} {:>12} {:>10} {:>10} {:>8} {:>9.2f}\n", stage->plan().name,
                        account.in.value(), account.out.value(), account.dropped_items(),
-                       account.rejected.value(), account.retried.value(),
-                       busy_seconds(account, ticks_per_second));
+                       account.rejected.value(), account.retried.value(), busy_seconds(account));
   }
   for (const auto& stage : stages) {
     std::string line;
@@ -45,8 +42,7 @@ std::string summary_text(const std::vector<std::unique_ptr<StageRunner>>& stages
   return out;
 }
 
-std::string summary_json(const std::vector<std::unique_ptr<StageRunner>>& stages,
-                         std::uint64_t ticks_per_second) {
+std::string summary_json(const std::vector<std::unique_ptr<StageRunner>>& stages) {
   std::string json;
   {
     json::Object all(json);
@@ -64,7 +60,7 @@ std::string summary_json(const std::vector<std::unique_ptr<StageRunner>>& stages
       object.member("rejected", account.rejected.value());
       object.member("failed", account.failed.value());
       object.member("retried", account.retried.value());
-      object.raw("busy_seconds", fmt::format("{:.6f}", busy_seconds(account, ticks_per_second)));
+      object.raw("busy_seconds", fmt::format("{:.6f}", busy_seconds(account)));
       {
         json::Object dropped(object.key("dropped"));
         for (const auto& [reason, n] : account.dropped()) dropped.member(reason, n);
