@@ -120,7 +120,7 @@ TEST_F(UploadTest, RejectedChunksAreSetAsideWithTheServersReason) {
               AllOf(HasSubstr("answered 400"), HasSubstr(R"({"error":"no capture"})")));
   EXPECT_THAT(content(folder / aside[3]), EndsWith("answered 413: too large\n"));
   EXPECT_EQ(count("rejected"), 2U);
-  EXPECT_EQ(context_->dropped_for("rejected"), 20U);
+  EXPECT_EQ(context_->dropped_for("rejected-by-server"), 20U);
   EXPECT_EQ(context_->handled_items(), 10U);
   EXPECT_EQ(receipts_.done(), 3);
 }
