@@ -203,6 +203,7 @@ void HttpClient::set_up() {
   set(curl, CURLOPT_PROTOCOLS_STR, "http,https");
   set(curl, CURLOPT_USERAGENT, "millrace/" MILLRACE_VERSION);
   set(curl, CURLOPT_NOSIGNAL, 1L);
+  set(curl, CURLOPT_QUICK_EXIT, 1L);  // a name server that says nothing does not hold up the end
   set(curl, CURLOPT_POST, 1L);
   set(curl, CURLOPT_ERRORBUFFER, error_.data());
   set(curl, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(milliseconds.count()));

@@ -76,15 +76,6 @@ void check_upload_options(const UploadOptions& options, Findings& findings) {
   if (options.spool_bytes.bytes < 2 * options.chunk_bytes.bytes) {
     findings.add("spool_bytes", "must be twice 'chunk_bytes' at least");
   }
-  if (options.keep_rejected.bytes > options.spool_bytes.bytes) {
-    findings.add("keep_rejected", "is more than 'spool_bytes'");
-  }
-  if (options.flush_bytes > options.chunk_bytes) {
-    findings.add("flush_bytes", "is more than 'chunk_bytes'");
-  }
-  if (options.retry_max < options.retry_first) {
-    findings.add("retry_max", "must be 'retry_first' at least");
-  }
 }
 
 std::string agent_name(const UploadOptions& options) {

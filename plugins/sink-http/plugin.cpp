@@ -93,4 +93,4 @@ MILLRACE_PLUGIN(
             .between(0ns, 24h))
         .checked(&check_upload_options)
         .aggregates()
-        .single("it writes one chunk at a time; see 'uploads'"))
+        .single("writes one chunk at a time; see 'uploads'"))

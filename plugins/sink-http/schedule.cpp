@@ -54,7 +54,10 @@ void Schedule::failed(Retry& retry, Failure failure, std::optional<Duration> ask
   if (retry.failures >= kPatience) retry.not_before = now + 2 * bound(retry.failures);
 }
 
-void Schedule::hurry() { not_before_ = {}; }
+void Schedule::hurry() {
+  not_before_ = {};
+  ++successes_;  // as if the server had come back
+}
 
 /// How long a pause may be after so many failures before it.
 Duration Schedule::bound(std::uint32_t failures) const {

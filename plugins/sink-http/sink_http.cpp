@@ -18,6 +18,8 @@ void SinkHttp::open(Context& context) {
   if (secret && upload_url(options_.url).starts_with("http:")) {
     context.warning("without TLS the bearer token can be read on the wire");
   }
+  context.info(
+      fmt::format("uploads to {} as agent '{}'", upload_url(options_.url), agent_name(options_)));
   spool_ = std::move(spool);
   writer_ = std::move(writer);
   uploader_ = std::move(uploader);

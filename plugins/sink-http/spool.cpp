@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include "spool_counters.h"
 #include "threads.h"
 
 namespace millrace {
@@ -26,39 +27,6 @@ bool no_space(int error) { return error == ENOSPC || error == EDQUOT; }
 bool no_descriptor(int error) { return error == EMFILE || error == ENFILE; }
 
 }  // namespace
-
-struct Spool::Counters {
-  explicit Counters(Context& context)
-      : chunks(context.counter("chunks")),
-        spooled_bytes(context.counter("spooled-bytes")),
-        uploaded(context.counter("uploaded")),
-        uploaded_packets(context.counter("uploaded-packets")),
-        uploaded_bytes(context.counter("uploaded-bytes")),
-        retried(context.counter("retried")),
-        refused(context.counter("refused")),
-        rejected(context.counter("rejected")),
-        damaged(context.counter("damaged")),
-        recovered(context.counter("recovered")),
-        recovered_packets(context.counter("recovered-packets")),
-        dropped_chunks(context.counter("dropped-chunks")),
-        dropped_recovered(context.counter("dropped-recovered")),
-        left(context.counter("left")) {}
-
-  Counter& chunks;
-  Counter& spooled_bytes;
-  Counter& uploaded;
-  Counter& uploaded_packets;
-  Counter& uploaded_bytes;
-  Counter& retried;
-  Counter& refused;
-  Counter& rejected;
-  Counter& damaged;
-  Counter& recovered;
-  Counter& recovered_packets;
-  Counter& dropped_chunks;
-  Counter& dropped_recovered;
-  Counter& left;
-};
 
 Spool::Spool(const UploadOptions& options, Context& context)
     : options_(options),
@@ -193,6 +161,29 @@ bool Spool::free_some(Receipts& done) {
   return true;
 }
 
+/// On the books: this chunk's packets will not arrive.
+void Spool::drop(Chunk& chunk, std::string_view reason, std::string_view why) {
+  if (chunk.mine) {
+    context_.dropped(reason, chunk.packets);
+  } else {
+    counters_->dropped_recovered.add(chunk.packets);
+  }
+  if (why.empty()) return;
+  untold_drops_ += chunk.packets;
+  if (!tell_drops_.due()) return;
+  context_.warning(fmt::format("{}: dropped {} packets, the oldest that wait for the server", why,
+                               std::exchange(untold_drops_, 0)));
+}
+
+/// Takes a chunk off the list. Its receipts are for the caller, without the lock.
+Spool::Receipts Spool::forget(Chunk& chunk) {
+  Receipts receipts = std::move(chunk.receipts);
+  stored_ -= on_disk(chunk.bytes);
+  full_ = false;
+  chunks_.erase(chunk.order);
+  return receipts;
+}
+
 std::uint64_t Spool::used() const { return stored_ + writing_ + store_->aside_bytes(); }
 
 bool Spool::refuses() const {
@@ -231,13 +222,7 @@ void Spool::seal_all(const std::stop_token& stop) {
     Chunk& chunk = *next->second;
     lock.unlock();
     Receipts safe;
-    try {
-      store_->seal(chunk);
-      safe.swap(chunk.receipts);
-    } catch (const std::exception& error) {
-      // It can still be sent: its receipts wait for that.
-      context_.error(fmt::format("a chunk is not safe on the disk: {}", error.what()));
-    }
+    if (seal(chunk)) safe.swap(chunk.receipts);
     for (Receipt& receipt : safe) receipt.done();
     lock.lock();
     chunk.state = Chunk::State::waiting;
@@ -252,6 +237,21 @@ void Spool::discard(std::unique_ptr<Chunk> chunk) {
   if (chunk->file) store_->remove(*chunk);
 }
 
+/// False if the disk does not take it. It can still be sent, and its receipts wait for that.
+bool Spool::seal(Chunk& chunk) noexcept {
+  try {
+    try {
+      store_->seal(chunk);
+      return true;
+    } catch (const std::exception& error) {
+      context_.error(fmt::format("a chunk is not safe on the disk: {}", error.what()));
+    }
+  } catch (const std::exception&) {
+    return false;  // no memory to say so
+  }
+  return false;
+}
+
 /// Under the lock: whoever waits looks again.
 void Spool::notify() {
   ++changes_;
@@ -262,125 +262,6 @@ void Spool::add(std::unique_ptr<Chunk> chunk) {
   stored_ += on_disk(chunk->bytes);
   const std::uint64_t order = chunk->order;
   chunks_.emplace(order, std::move(chunk));
-}
-
-// --- Uploading -----------------------------------------------------------------------------------
-
-Chunk* Spool::take(const std::stop_token& stop) {
-  std::unique_lock lock(mutex_);
-  while (!stop.stop_requested()) {
-    const auto now = std::chrono::steady_clock::now();
-    auto again = now + std::chrono::seconds(1);
-    if (schedule_.open(now, under_way_)) {
-      for (const auto& [order, chunk] : chunks_) {
-        if (chunk->state != Chunk::State::waiting) continue;
-        if (schedule_.ready(chunk->retry, now)) {
-          chunk->state = Chunk::State::under_way;
-          ++under_way_;
-          return chunk.get();
-        }
-        again = std::min(again, chunk->retry.not_before);
-      }
-    } else if (schedule_.opens() > now) {
-      again = std::min(again, schedule_.opens());
-    }
-    const std::uint64_t seen = changes_;
-    changed_.wait_until(lock, stop, again, [&] { return changes_ != seen; });
-  }
-  return nullptr;
-}
-
-void Spool::settle(Chunk& chunk, const Answer& answer) {
-  Receipts done;
-  {
-    const std::lock_guard lock(mutex_);
-    --under_way_;
-    chunk.state = Chunk::State::waiting;
-    switch (answer.verdict) {
-      case Answer::Verdict::delivered:
-        schedule_.succeeded();
-        counters_->uploaded.add();
-        counters_->uploaded_packets.add(chunk.packets);
-        counters_->uploaded_bytes.add(chunk.bytes);
-        if (chunk.mine) context_.handled(chunk.packets);
-        store_->remove(chunk);
-        done = forget(chunk);
-        break;
-      case Answer::Verdict::rejected:
-        schedule_.succeeded();
-        counters_->rejected.add();
-        put_aside(chunk, ChunkStore::Aside::rejected, answer.reason);
-        done = forget(chunk);
-        break;
-      case Answer::Verdict::again:
-        fail(chunk, Failure::again, answer);
-        break;
-      case Answer::Verdict::unreachable:
-        fail(chunk, Failure::unreachable, answer);
-        break;
-      case Answer::Verdict::refused:
-        fail(chunk, Failure::refused, answer);
-        break;
-      case Answer::Verdict::aborted:
-        break;
-    }
-    notify();
-  }
-  for (Receipt& receipt : done) receipt.done();
-}
-
-void Spool::fail(Chunk& chunk, Failure failure, const Answer& answer) {
-  (failure == Failure::refused ? counters_->refused : counters_->retried).add();
-  schedule_.failed(chunk.retry, failure, answer.retry_after, std::chrono::steady_clock::now());
-}
-
-void Spool::damaged(Chunk& chunk, const std::string& reason) {
-  Receipts done;
-  {
-    const std::lock_guard lock(mutex_);
-    --under_way_;
-    counters_->damaged.add();
-    context_.warning(
-        fmt::format("set aside in 'damaged': chunk {}: {}", chunk.name.file(), reason));
-    put_aside(chunk, ChunkStore::Aside::damaged, reason);
-    done = forget(chunk);
-    notify();
-  }
-  for (Receipt& receipt : done) receipt.done();
-}
-
-void Spool::put_aside(Chunk& chunk, ChunkStore::Aside where, const std::string& reason) {
-  drop(chunk, where == ChunkStore::Aside::rejected ? "rejected" : "damaged", {});
-  try {
-    store_->set_aside(chunk, where, reason);
-    while (store_->aside_bytes() > options_.keep_rejected.bytes && store_->drop_aside()) {
-    }
-  } catch (const std::exception& error) {
-    context_.error(fmt::format("left where it is until the next start: {}", error.what()));
-  }
-}
-
-/// On the books: this chunk's packets will not arrive.
-void Spool::drop(Chunk& chunk, std::string_view reason, std::string_view why) {
-  if (chunk.mine) {
-    context_.dropped(reason, chunk.packets);
-  } else {
-    counters_->dropped_recovered.add(chunk.packets);
-  }
-  if (why.empty()) return;
-  untold_drops_ += chunk.packets;
-  if (!tell_drops_.due()) return;
-  context_.warning(fmt::format("{}: dropped {} packets, the oldest that wait for the server", why,
-                               std::exchange(untold_drops_, 0)));
-}
-
-/// Takes a chunk off the list. Its receipts are for the caller, without the lock.
-Spool::Receipts Spool::forget(Chunk& chunk) {
-  Receipts receipts = std::move(chunk.receipts);
-  stored_ -= on_disk(chunk.bytes);
-  full_ = false;
-  chunks_.erase(chunk.order);
-  return receipts;
 }
 
 // --- Ending --------------------------------------------------------------------------------------

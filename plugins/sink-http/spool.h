@@ -77,7 +77,8 @@ class Spool {
   Written write_frame(Chunk& chunk, std::span<const char> frame);
   bool make_room_on_disk(Chunk& chunk, Written problem);
   void add(std::unique_ptr<Chunk> chunk);
-  bool make_room(std::uint64_t more, bool new_chunk);
+  bool seal(Chunk& chunk) noexcept;
+  bool make_room(std::uint64_t size, bool new_chunk);
   bool free_some(Receipts& done);
   [[nodiscard]] std::uint64_t used() const;
   void fail(Chunk& chunk, Failure failure, const Answer& answer);

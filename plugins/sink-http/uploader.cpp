@@ -30,35 +30,45 @@ void Uploader::stop() noexcept {
 
 void Uploader::run(HttpClient& client, const std::stop_token& stop) noexcept {
   pthread_setname_np(pthread_self(), "upload");
-  while (Chunk* const chunk = spool_.take(stop)) send(client, *chunk, stop);
+  while (Chunk* const chunk = spool_.take(stop)) {
+    try {
+      upload(client, *chunk, stop);
+    } catch (const std::exception&) {
+      continue;  // no memory even to say so; the chunk stays for the next start
+    }
+  }
 }
 
-void Uploader::send(HttpClient& client, Chunk& chunk, const std::stop_token& stop) {
+void Uploader::upload(HttpClient& client, Chunk& chunk, const std::stop_token& stop) {
   Descriptor file;
+  std::string problem;
   try {
     file = spool_.read(chunk);
     if (!chunk.checked) {
       const ChunkContent content = read_chunk(file.get());
       if (!content.problem.empty() || content.packets == 0) {
-        return spool_.damaged(
-            chunk, content.problem.empty()
-                       ? "it is empty"
-                       : fmt::format("{} at byte {}", content.problem, content.good_bytes));
+        problem =
+            fmt::format("{} at byte {}", content.problem.empty() ? "no packet" : content.problem,
+                        content.good_bytes);
       }
       chunk.packets = content.packets;
       chunk.checked = true;
     }
   } catch (const std::system_error& error) {
-    return spool_.damaged(chunk, error.what());
+    problem = error.what();
   }
-  Answer answer;
-  try {
-    answer = client.send(chunk, file.get(), stop);
-  } catch (const std::exception& error) {
-    answer = {Answer::Verdict::again, error.what(), {}};
-  }
+  if (!problem.empty()) return spool_.damaged(chunk, problem);
+  const Answer answer = send(client, chunk, file.get(), stop);
   tell(chunk, answer);
   spool_.settle(chunk, answer);
+}
+
+Answer Uploader::send(HttpClient& client, Chunk& chunk, int file, const std::stop_token& stop) {
+  try {
+    return client.send(chunk, file, stop);
+  } catch (const std::exception& error) {
+    return {Answer::Verdict::again, error.what(), {}};
+  }
 }
 
 void Uploader::tell(const Chunk& chunk, const Answer& answer) {

@@ -28,7 +28,8 @@ class Uploader {
 
  private:
   void run(HttpClient& client, const std::stop_token& stop) noexcept;
-  void send(HttpClient& client, Chunk& chunk, const std::stop_token& stop);
+  void upload(HttpClient& client, Chunk& chunk, const std::stop_token& stop);
+  Answer send(HttpClient& client, Chunk& chunk, int file, const std::stop_token& stop);
   void tell(const Chunk& chunk, const Answer& answer);
 
   Context& context_;
