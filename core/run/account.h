@@ -14,18 +14,42 @@
 
 namespace millrace::host {
 
+/// A counter that mostly has one writer at a time; then it costs no locked instruction. Any thread
+/// may read.
+class Tally {
+ public:
+  /// Several threads will add at once. Called before they begin.
+  void share() noexcept { shared_ = true; }
+  void add(std::uint64_t n = 1) noexcept {
+    if (shared_) {
+      value_.fetch_add(n, std::memory_order_relaxed);
+    } else {
+      value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+    }
+  }
+  void subtract(std::uint64_t n) noexcept { add(0 - n); }
+  [[nodiscard]] std::uint64_t value() const noexcept {
+    return value_.load(std::memory_order_relaxed);
+  }
+
+ private:
+  std::atomic<std::uint64_t> value_{0};
+  bool shared_ = false;
+};
+
 /// What became of a stage's items. At the end of a run
 /// in = handled + rejected + dropped + failed holds for every stage but sources.
 class Account {
  public:
-  Counter in;        ///< items that came
-  Counter out;       ///< items given on; with several readers still counted once
-  Counter handled;   ///< input items that the stage has done with
+  Tally in;          ///< items that came
+  Tally out;         ///< items given on; with several readers still counted once
+  Tally handled;     ///< input items that the stage has done with
   Counter rejected;  ///< taken out by Rejected
   Counter failed;    ///< came while or after the stage failed for good
   Counter retried;   ///< items of calls that had to be repeated
-  Counter batches;
-  Counter busy_ticks;   ///< time in the stage's own code, see Ticks
+  Tally batches;
+  Tally busy_ticks;     ///< time in the stage's own code, see Timekeeper
+  Tally calls;          ///< under way at this moment
   Counter undelivered;  ///< of a source: batches whose receipt failed
 
   std::atomic<std::uint64_t> progress_done{0};  ///< see Context::progress

@@ -47,8 +47,7 @@ class Exposition {
 std::string metrics_text(const std::vector<std::unique_ptr<StageRunner>>& stages,
                          std::uint64_t ticks_per_second) {
   Exposition out;
-  const auto counters = [&](std::string_view name, std::string_view help,
-                            Counter Account::*member) {
+  const auto counters = [&](std::string_view name, std::string_view help, auto member) {
     out.family(name, "counter", help);
     for (const auto& stage : stages) {
       out.sample(stage->plan().name, (stage->account().*member).value());

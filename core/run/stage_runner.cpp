@@ -133,6 +133,15 @@ void StageRunner::make_queue(bool upstream_has_workers) {
         std::make_unique<BatchQueue>(plan_.host.queue.value_or(QueueOptions{}), plan_.from.size());
     workers_left_ = instances_.size();
   }
+  // Otherwise everything is counted by the one thread that calls the one instance.
+  if (queue_) account_.in.share();
+  if (plan_.descriptor->counts_handled) account_.handled.share();
+  if (instances_.size() > 1) {
+    for (Tally* tally : {&account_.out, &account_.handled, &account_.batches, &account_.busy_ticks,
+                         &account_.calls}) {
+      tally->share();
+    }
+  }
 }
 
 void StageRunner::attach_to(StageRunner& upstream, const InputAdapter* adapter) {
@@ -208,10 +217,10 @@ void StageRunner::call(Instance& instance, BatchBase& batch, Downstream& out, Ti
     }
     const std::uint64_t dropped_before = instance.context.dropped_items.value();
     emitter.begin(&batch);
-    ++busy_;
+    account_.calls.add();
     try {
       instance.stage->process_erased(batch, out);
-      --busy_;
+      account_.calls.subtract(1);
       if (!plan_.descriptor->counts_handled) {
         account_.handled.add(items - (instance.context.dropped_items.value() - dropped_before));
       }
@@ -219,7 +228,7 @@ void StageRunner::call(Instance& instance, BatchBase& batch, Downstream& out, Ti
       if (queue_ && attempt > 0) queue_->set_lossy(false);
       break;
     } catch (const Transient& error) {
-      --busy_;
+      account_.calls.subtract(1);
       if (first_failure == since) first_failure = std::chrono::steady_clock::now();
       account_.retried.add(items);
       if (!handle_transient(error, batch, items, attempt, first_failure)) {
@@ -228,7 +237,7 @@ void StageRunner::call(Instance& instance, BatchBase& batch, Downstream& out, Ti
         return;
       }
     } catch (const Rejected& error) {
-      --busy_;
+      account_.calls.subtract(1);
       try {
         handle_rejected(error, batch);
       } catch (const std::exception& failure) {
@@ -240,10 +249,10 @@ void StageRunner::call(Instance& instance, BatchBase& batch, Downstream& out, Ti
         return;
       }
     } catch (const std::exception& error) {
-      --busy_;
+      account_.calls.subtract(1);
       fail(error.what());
     } catch (...) {
-      --busy_;
+      account_.calls.subtract(1);
       fail("it threw something that is no std::exception");
     }
   }
@@ -326,23 +335,23 @@ void StageRunner::flush(Instance& instance, Downstream& out, Timekeeper& keeper)
   static_cast<Emitter&>(out).begin(nullptr);
   const auto since = std::chrono::steady_clock::now();
   for (int attempt = 0; !failed_; ++attempt) {
-    ++busy_;
+    account_.calls.add();
     try {
       instance.stage->flush_erased(out);
-      --busy_;
+      account_.calls.subtract(1);
       return;
     } catch (const Transient& error) {
-      --busy_;
+      account_.calls.subtract(1);
       if (std::chrono::steady_clock::now() - since >= plan_.host.retry_for) {
         fail(fmt::format("gave up flushing: {}", error.what()));
       } else {
         std::this_thread::sleep_for(backoff(attempt));
       }
     } catch (const std::exception& error) {
-      --busy_;
+      account_.calls.subtract(1);
       fail(error.what());
     } catch (...) {
-      --busy_;
+      account_.calls.subtract(1);
       fail("it threw something that is no std::exception");
     }
   }
@@ -399,7 +408,7 @@ void StageRunner::run_source() noexcept {
   CountingEmitter counting(emitter, account_);
   {
     const OnAccount mine(keeper, &account_);
-    ++busy_;
+    account_.calls.add();
     try {
       instances_.front()->stage->run_erased(counting, state_.stop.get_token());
     } catch (const std::exception& error) {
@@ -407,7 +416,7 @@ void StageRunner::run_source() noexcept {
     } catch (...) {
       fail("it threw something that is no std::exception");
     }
-    --busy_;
+    account_.calls.subtract(1);
   }
   finish(keeper);
 }

@@ -67,7 +67,7 @@ class StageRunner {
   [[nodiscard]] std::size_t waiting() const { return queue_->waiting(); }
   [[nodiscard]] bool gave_up() const { return failed_; }
   /// In a call of the stage's own code at this moment.
-  [[nodiscard]] bool busy() const { return busy_ > 0; }
+  [[nodiscard]] bool busy() const { return account_.calls.value() > 0; }
   struct Progress {
     std::uint64_t done = 0;
     std::uint64_t total = 0;
@@ -123,7 +123,6 @@ class StageRunner {
   std::unique_ptr<BatchQueue> queue_;
   std::unique_ptr<DeadLetters> dead_letters_;
   std::atomic<bool> failed_{false};
-  std::atomic<int> busy_{0};
 
   // With several workers: what they made, until it is its turn.
   std::mutex order_mutex_;

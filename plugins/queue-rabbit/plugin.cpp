@@ -66,7 +66,9 @@ MILLRACE_PLUGIN(
             .between(1, 65535),
         option<&RabbitOptions::prefetch>(
             "prefetch",
-            "messages that an analyser is given before it has acknowledged earlier ones")
+            "messages that an analyser is given before it has acknowledged earlier ones; times "
+            "'bundle' these are the sessions it has under way, which should be several times the "
+            "store's batch")
             .between(1, 65535),
         option<&RabbitOptions::max_attempts>(
             "max_attempts",

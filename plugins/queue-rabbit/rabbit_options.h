@@ -17,7 +17,7 @@ struct RabbitOptions {
   DelayBy delay_by = DelayBy::ttl;
   std::uint32_t bundle = 64;
   std::uint32_t window = 512;
-  std::uint32_t prefetch = 8;
+  std::uint32_t prefetch = 32;
   std::uint32_t max_attempts = 20;
   Duration retry_pause = std::chrono::seconds(2);
   Duration heartbeat = std::chrono::seconds(10);

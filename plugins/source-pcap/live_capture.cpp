@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <vector>
 
 #include <fmt/format.h>
@@ -19,6 +20,9 @@ using namespace std::chrono_literals;
 
 /// How far idle time stays behind the clock: packets that the kernel holds have earlier times.
 constexpr Duration kAllowance = 1s;
+
+/// How long a stop may stay unseen on a silent interface.
+constexpr Duration kPatience = 50ms;
 
 std::vector<std::string> interfaces() {
   std::vector<std::string> names;
@@ -103,12 +107,16 @@ void LiveCapture::run(Output<Packet>& out, PacketBatcher& batcher, Gate& gate, D
   const bool nanoseconds = pcap_get_tstamp_precision(handle_.get()) == PCAP_TSTAMP_PRECISION_NANO;
   const Timestamp started = context.clock().now();
   Timestamp counted = started;
-  while (!stop.stop_requested()) {
+  // When it is to stop: what the kernel had taken by then is still given on.
+  std::optional<Timestamp> end;
+  while (true) {
+    if (!end && stop.stop_requested()) end = context.clock().now();
     pcap_pkthdr* header = nullptr;
     const u_char* data = nullptr;
     std::size_t got = 0;
     int result = 1;
-    for (; got < batcher.batch_packets(); ++got) {
+    bool enough = false;
+    for (; got < batcher.batch_packets() && !enough; ++got) {
       result = pcap_next_ex(handle_.get(), &header, &data);
       if (result != 1) break;
       Packet packet;
@@ -118,15 +126,10 @@ void LiveCapture::run(Output<Packet>& out, PacketBatcher& batcher, Gate& gate, D
       packet.captured = header->caplen;
       packet.length = header->len;
       packet.link = link;
-      if (gate.admit(packet) == Gate::Answer::stop) {
-        batcher.push(out);
-        return count_drops(context);
-      }
+      enough = (end && packet.time > *end) || gate.admit(packet) == Gate::Answer::stop;
+      if (enough) break;
       batcher.add(out, packet);
-      if (gate.satisfied()) {
-        batcher.push(out);
-        return count_drops(context);
-      }
+      enough = gate.satisfied();
     }
     batcher.push(out);
     if (result < 0) {
@@ -135,16 +138,16 @@ void LiveCapture::run(Output<Packet>& out, PacketBatcher& batcher, Gate& gate, D
           fmt::format("capture on '{}' ended: {}", options_.interface, pcap_geterr(handle_.get())));
     }
     const Timestamp now = context.clock().now();
+    if (enough || (end && result == 0 && now - *end > options_.read_timeout + kPatience)) break;
     if (now - counted >= 1s) {
       count_drops(context);
       counted = now;
     }
-    if (duration.count() != 0 && now - started >= duration) break;
+    if (!end && duration.count() != 0 && now - started >= duration) end = now;
     if (result == 1) continue;
     if (got == 0) batcher.push_time(out, now - kAllowance);
     pollfd wait{pcap_get_selectable_fd(handle_.get()), POLLIN, 0};
-    constexpr int kPatienceMs = 50;
-    ::poll(&wait, 1, kPatienceMs);
+    ::poll(&wait, 1, static_cast<int>(kPatience / 1ms));
   }
   count_drops(context);
 }

@@ -1,7 +1,7 @@
-// Packets per second into Redis: the documented per-packet algorithm written literally (for each
-// packet a round trip for SISMEMBER, one for ZCARD, one for ZADD) and split-redis, with the same
-// packets on the same server, which is emptied. Nothing is published by either; what split-redis
-// announces is acknowledged at once.
+// Packets per second into Redis and RabbitMQ: the documented per-packet algorithm written literally
+// (for each packet a round trip for SISMEMBER, one for ZCARD, one for ZADD, and a message, without
+// confirms, for a session's first packet and for every one beyond the limit) against split-redis
+// and queue-rabbit with everything confirmed. The same packets, the same servers; Redis is emptied.
 
 #include <chrono>
 #include <cstdio>
@@ -11,10 +11,14 @@
 #include <string>
 #include <vector>
 
+#include <amqp.h>
+#include <amqp_tcp_socket.h>
 #include <hiredis/hiredis.h>
 
 #include "millrace/testing.h"
 
+#include "publisher.h"
+#include "rabbit_url.h"
 #include "split_redis.h"
 
 namespace {
@@ -141,53 +145,126 @@ double report(const char* what, const Traffic& traffic, Server& server, const Mo
   return count / seconds;
 }
 
-double literal(const std::string& url, const Traffic& traffic, std::size_t most) {
-  Server server(url);
+/// Persistent messages, as rabbitmq-c's own examples publish them.
+class Messages {
+ public:
+  explicit Messages(const std::string& url) : state_(amqp_new_connection()) {
+    const RabbitUrl at = parse_rabbit_url(url);
+    amqp_socket_t* socket = amqp_tcp_socket_new(state_);
+    if (amqp_socket_open(socket, at.host.c_str(), at.port) != AMQP_STATUS_OK ||
+        amqp_login(state_, at.vhost.c_str(), 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, at.user.c_str(),
+                   at.password.c_str())
+                .reply_type != AMQP_RESPONSE_NORMAL) {
+      throw std::runtime_error("cannot connect to RabbitMQ");
+    }
+    amqp_channel_open(state_, 1);
+    for (const char* queue : {"literal.full", "literal.new"}) {
+      amqp_queue_declare(state_, 1, amqp_cstring_bytes(queue), 0, 1, 0, 0, amqp_empty_table);
+    }
+  }
+  Messages(const Messages&) = delete;
+  Messages& operator=(const Messages&) = delete;
+  ~Messages() {
+    close();
+    amqp_destroy_connection(state_);
+  }
+
+  void publish(const char* queue, const std::string& body) {
+    amqp_basic_properties_t properties{};
+    properties._flags = AMQP_BASIC_DELIVERY_MODE_FLAG;
+    properties.delivery_mode = 2;
+    const amqp_bytes_t bytes{body.size(), const_cast<char*>(body.data())};
+    if (amqp_basic_publish(state_, 1, amqp_empty_bytes, amqp_cstring_bytes(queue), 0, 0,
+                           &properties, bytes) != AMQP_STATUS_OK) {
+      throw std::runtime_error("RabbitMQ does not take a message");
+    }
+  }
+  /// Waits until the broker has read everything; the queues go.
+  void close() {
+    if (!open_) return;
+    open_ = false;
+    for (const char* queue : {"literal.full", "literal.new"}) {
+      amqp_queue_delete(state_, 1, amqp_cstring_bytes(queue), 0, 0);
+    }
+    amqp_connection_close(state_, AMQP_REPLY_SUCCESS);
+  }
+
+ private:
+  amqp_connection_state_t state_;
+  bool open_ = true;
+};
+
+double literal(const std::string& redis, const std::string& rabbit, const Traffic& traffic) {
+  Server server(redis);
   server.empty();
-  Traffic part;
-  part.packets.assign(traffic.packets.begin(),
-                      traffic.packets.begin() +
-                          static_cast<std::ptrdiff_t>(std::min(most, traffic.packets.size())));
+  Messages messages(rabbit);
   const Moment since(server);
-  for (const Packet& packet : part.packets) {
+  for (const Packet& packet : traffic.packets) {
     Decoded decoded;
     if (decode(packet, decoded) != Decode::transport) continue;
     const std::string key(reinterpret_cast<const char*>(&decoded.key), sizeof decoded.key);
     if (server.number({"SISMEMBER", "done", key}) != 0) continue;
-    if (server.number({"ZCARD", key}) >= kLimit) continue;  // here it would publish
+    const long long there = server.number({"ZCARD", key});
+    if (there >= kLimit) {
+      messages.publish("literal.full", key);
+      continue;
+    }
     const std::string score = std::to_string(packet.time.time_since_epoch().count());
     server.number(
         {"ZADD",
          key,
          score,
          {reinterpret_cast<const char*>(packet.data) + decoded.l7_offset, decoded.l7_size}});
+    if (there == 0) messages.publish("literal.new", key);
   }
-  return report("literal", part, server, since);
+  messages.close();
+  return report("literal", traffic, server, since);
 }
 
-double split(const std::string& url, const Traffic& traffic) {
-  Server server(url);
+/// Tickets straight into the queue's taking half.
+class IntoQueue final : public Downstream {
+ public:
+  explicit IntoQueue(RabbitIn& queue) : queue_(queue) {}
+  void push(BatchBase& batch) override {
+    auto& tickets = static_cast<Batch<Ticket>&>(batch);
+    queue_.write(tickets);
+    tickets.receipt.done();
+  }
+
+ private:
+  RabbitIn& queue_;
+};
+
+double millrace_way(const std::string& redis, const std::string& rabbit, const Traffic& traffic) {
+  Server server(redis);
   server.empty();
   SplitRedisOptions options;
-  options.server = url;
-  SplitRedis stage(options);
+  options.server = redis;
+  SplitRedis sessions(options);
+  RabbitOptions queue_options;
+  queue_options.server = rabbit;
+  queue_options.name = "bench";
+  RabbitIn queue(queue_options);
   testing::TestContext context;
-  stage.open(context);
-  testing::Recorder<Ticket> recorder;
-  Output<Ticket> out(recorder);
+  queue.open(context);
+  sessions.open(context);
+  IntoQueue into(queue);
+  Output<Ticket> out(into);
+  testing::WatchedReceipt receipts;
   const Moment since(server);
   for (std::size_t i = 0; i < traffic.packets.size(); i += options.batch) {
     const std::size_t end = std::min(traffic.packets.size(), i + options.batch);
     Batch<Packet> batch({traffic.packets.begin() + static_cast<std::ptrdiff_t>(i),
                          traffic.packets.begin() + static_cast<std::ptrdiff_t>(end)});
-    stage.process(batch, out);
-    for (auto& tickets : recorder.batches) tickets.receipt.done();
-    recorder.batches.clear();
+    batch.receipt = receipts.make();
+    sessions.process(batch, out);
+    batch.receipt.done();
   }
-  stage.flush(out);
-  for (auto& tickets : recorder.batches) tickets.receipt.done();
-  stage.close();
-  const double rate = report("split", traffic, server, since);
+  sessions.flush(out);
+  queue.flush();
+  const double rate = report("millrace", traffic, server, since);
+  sessions.close();
+  queue.close();
   server.empty();
   return rate;
 }
@@ -195,26 +272,26 @@ double split(const std::string& url, const Traffic& traffic) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count < 2) {
-    std::fprintf(stderr,
-                 "usage: bench-redis_literal redis://HOST:PORT [PACKETS [BYTES [LITERAL]]]\n"
-                 "LITERAL: packets for the literal algorithm, 0: none. "
-                 "The server is emptied.\n");
+  if (count < 3) {
+    std::fprintf(
+        stderr,
+        "usage: bench-server_literal redis://HOST:PORT amqp://HOST:PORT [PACKETS [BYTES]]\n"
+        "The Redis server is emptied.\n");
     return 2;
   }
-  const std::string url = arguments[1];
-  const std::size_t packets = count > 2 ? std::strtoull(arguments[2], nullptr, 10) : 200000;
-  const std::size_t size = count > 3 ? std::strtoull(arguments[3], nullptr, 10) : 900;
-  const std::size_t most = count > 4 ? std::strtoull(arguments[4], nullptr, 10) : 50000;
+  const std::string redis = arguments[1];
+  const std::string rabbit = arguments[2];
+  const std::size_t packets = count > 3 ? std::strtoull(arguments[3], nullptr, 10) : 200000;
+  const std::size_t size = count > 4 ? std::strtoull(arguments[4], nullptr, 10) : 900;
   try {
     for (int kind = 0; kind < 3; ++kind) {
       const Traffic traffic =
           kind == 0   ? make("short, all sessions at once", uniform(packets, packets), size)
           : kind == 1 ? make("short, 500 sessions at a time", uniform(packets, 500), size)
                       : make("long", zipf(packets), size);
-      const double slow = most == 0 ? 0 : literal(url, traffic, most);
-      const double fast = split(url, traffic);
-      if (most != 0) std::printf("  ratio %.1f\n", fast / slow);
+      const double slow = literal(redis, rabbit, traffic);
+      const double fast = millrace_way(redis, rabbit, traffic);
+      std::printf("  ratio %.1f\n", fast / slow);
     }
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
