@@ -28,8 +28,5 @@ install(TARGETS millrace-sdk ARCHIVE DESTINATION lib COMPONENT dev)
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/core/include/millrace" DESTINATION include COMPONENT dev)
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/templates" DESTINATION share/millrace COMPONENT dev)
 install(TARGETS millrace RUNTIME DESTINATION bin COMPONENT host)
-install(DIRECTORY "${PROJECT_SOURCE_DIR}/pipelines" "${PROJECT_SOURCE_DIR}/models"
-        DESTINATION share/millrace COMPONENT host)
-# Plugins, and what some of them load beside their folder.
-install(DIRECTORY "${CMAKE_BINARY_DIR}/lib/millrace" DESTINATION lib COMPONENT host
-        USE_SOURCE_PERMISSIONS FILES_MATCHING PATTERN "*.so")
+install(DIRECTORY "${PROJECT_SOURCE_DIR}/pipelines" DESTINATION share/millrace COMPONENT host)
+include(MillracePackages)

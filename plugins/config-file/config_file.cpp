@@ -183,10 +183,13 @@ MILLRACE_PLUGIN(
     provider<ConfigFile, ConfigFileOptions>(
         "config-file", "Values from a TOML file, again at every change of it",
         option<&ConfigFileOptions::path>("path",
-                                         "the TOML file; one that is not there yet is waited for")
-            .required(),
+                                         "the TOML file; one that is not there yet is waited for"),
         option<&ConfigFileOptions::settle>(
             "settle",
             "the file is read when its folder has been quiet for so long, after ten times as "
             "long in any case")
-            .between(std::chrono::milliseconds(1), std::chrono::seconds(10))))
+            .between(std::chrono::milliseconds(1), std::chrono::seconds(10)),
+        option<&ConfigFileOptions::server>(
+            "server", "not used; taken so that only 'use' changes in place of config-zk"),
+        option<&ConfigFileOptions::node>("node", "likewise"),
+        option<&ConfigFileOptions::agent>("agent", "likewise")))

@@ -9,8 +9,12 @@
 namespace millrace {
 
 struct ConfigFileOptions {
-  std::string path{};
+  std::string path = "/etc/millrace/agent-values.toml";
   Duration settle = std::chrono::milliseconds(20);
+  // Of config-zk; without meaning here.
+  std::string server{};
+  std::string node{};
+  std::string agent{};
 };
 
 /// Gives the values of a TOML file, and again whenever its content has changed. What is watched is
