@@ -151,39 +151,41 @@ void StageRunner::attach_to(StageRunner& upstream, const InputAdapter* adapter) 
 // ------------------------------------------------------------------------------------
 
 void StageRunner::send(BatchBase& batch, Timekeeper& keeper) {
-  account_.out.add(batch.type().count(batch));
+  const std::size_t items = batch.type().count(batch);
+  account_.out.add(items);
   account_.batches.add();
   for (std::size_t i = 0; i < readers_.size(); ++i) {
     const Reader& reader = readers_[i];
     if (i + 1 < readers_.size()) {
       const BoxedBatch copy = batch.type().clone(batch);
       if (reader.stage->plan_.host.required) copy->receipt = batch.receipt.fork();
-      reader.stage->accept(*copy, reader.adapter, reader.producer, keeper);
+      reader.stage->accept(*copy, items, reader, keeper);
     } else if (reader.stage->plan_.host.required) {
-      reader.stage->accept(batch, reader.adapter, reader.producer, keeper);
+      reader.stage->accept(batch, items, reader, keeper);
     } else {
       Receipt receipt = std::move(batch.receipt);
-      reader.stage->accept(batch, reader.adapter, reader.producer, keeper);
+      reader.stage->accept(batch, items, reader, keeper);
       receipt.done();
     }
   }
 }
 
-void StageRunner::accept(BatchBase& batch, const InputAdapter* adapter, std::size_t producer,
+void StageRunner::accept(BatchBase& batch, std::size_t items, const Reader& as,
                          Timekeeper& keeper) {
-  if (adapter != nullptr) {
-    const BoxedBatch converted = adapter->convert(batch);
-    return accept(*converted, nullptr, producer, keeper);
+  if (as.adapter != nullptr) {
+    const BoxedBatch converted = as.adapter->convert(batch);
+    return accept(*converted, converted->type().count(*converted), {as.stage, nullptr, as.producer},
+                  keeper);
   }
-  account_.in.add(batch.type().count(batch));
+  account_.in.add(items);
   if (queue_) {
     const OnAccount waiting(keeper, nullptr);
-    discard(queue_->push(batch.type().box(std::move(batch)), producer),
+    discard(queue_->push(batch.type().box(std::move(batch)), as.producer),
             failed_ ? "stage-failed" : "queue-full");
     return;
   }
   Emitter emitter(*this, keeper);
-  call(*instances_.front(), batch, emitter, keeper);
+  call(*instances_.front(), batch, items, emitter, keeper);
 }
 
 void StageRunner::discard(const std::vector<BoxedBatch>& batches, std::string_view reason) {
@@ -201,10 +203,10 @@ void StageRunner::discard(const std::vector<BoxedBatch>& batches, std::string_vi
 // --- Calling the stage
 // ----------------------------------------------------------------------------
 
-void StageRunner::call(Instance& instance, BatchBase& batch, Downstream& out, Timekeeper& keeper) {
+void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, Downstream& out,
+                       Timekeeper& keeper) {
   const OnAccount mine(keeper, &account_);
   auto& emitter = static_cast<Emitter&>(out);
-  std::size_t items = batch.type().count(batch);
   const bool only_time = items == 0;
   const auto since = std::chrono::steady_clock::time_point();
   auto first_failure = since;
@@ -430,18 +432,19 @@ void StageRunner::run_worker(std::size_t worker) noexcept {
   while (true) {
     BatchQueue::Popped popped = queue_->pop(coalesce_, kHeartbeat);
     if (popped.kind == BatchQueue::Popped::Kind::end) break;
+    const std::size_t items = popped.batch ? popped.batch->type().count(*popped.batch) : 0;
     if (popped.kind == BatchQueue::Popped::Kind::idle) {
       if (popped.watermark == kNoTime || failed_) continue;
       const BoxedBatch tick = plan_.descriptor->input->empty();
       tick->watermark = popped.watermark;
       // With several workers, time is passed on by the batches; a heartbeat might overtake them.
       Collector aside(*this, keeper);
-      call(instance, *tick, ordered ? static_cast<Downstream&>(aside) : direct, keeper);
+      call(instance, *tick, 0, ordered ? static_cast<Downstream&>(aside) : direct, keeper);
     } else if (ordered) {
-      call(instance, *popped.batch, collector, keeper);
+      call(instance, *popped.batch, items, collector, keeper);
       deliver_in_order(popped.number, std::exchange(collector.batches, {}), keeper);
     } else {
-      call(instance, *popped.batch, direct, keeper);
+      call(instance, *popped.batch, items, direct, keeper);
     }
   }
   // The last one to leave finds everything delivered and ends the stage.

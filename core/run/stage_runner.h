@@ -100,9 +100,10 @@ class StageRunner {
     std::size_t producer;  ///< this stage's number among the reader's inputs
   };
 
-  void accept(BatchBase& batch, const InputAdapter* adapter, std::size_t producer,
-              Timekeeper& keeper);
-  void call(Instance& instance, BatchBase& batch, Downstream& out, Timekeeper& keeper);
+  /// `items` is what the batch holds, counted once on its way; `as`: which of the inputs it is.
+  void accept(BatchBase& batch, std::size_t items, const Reader& as, Timekeeper& keeper);
+  void call(Instance& instance, BatchBase& batch, std::size_t items, Downstream& out,
+            Timekeeper& keeper);
   bool handle_transient(const std::exception& error, const BatchBase& batch, std::size_t items,
                         int attempt, std::chrono::steady_clock::time_point since);
   void handle_rejected(const Rejected& error, BatchBase& batch);
