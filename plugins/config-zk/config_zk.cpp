@@ -121,6 +121,8 @@ void ConfigZk::begin_session() {
 }
 
 void ConfigZk::say_no_connection() {
+  // Why there is not even a session was said by begin_session.
+  if (client_->state() == ZkState::closed) return;
   const Time now = steady_clock::now();
   if (now < unconnected_since_ + kWorthAWord || !connection_said_.due("none", now)) return;
   context_->warning(fmt::format(

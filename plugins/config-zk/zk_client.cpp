@@ -151,8 +151,11 @@ void ZkClient::open() {
   if (!handle_) {
     const int error = errno;
     close();
-    throw std::runtime_error(fmt::format("no session of {}: {}", options_.servers.hosts,
-                                         std::generic_category().message(error)));
+    // What the library makes of the resolver's answers.
+    const bool unknown = error == ENOENT || error == EINVAL || error == EAGAIN;
+    throw std::runtime_error(fmt::format(
+        "no session of {}: {}", options_.servers.hosts,
+        unknown ? "no address of a host is known" : std::generic_category().message(error)));
   }
   if (!options_.auth.empty()) {
     const int code = zoo_add_auth(handle_.get(), "digest", options_.auth.data(),
