@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <csignal>
+#include <optional>
 #include <random>
-#include <regex>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -44,21 +44,34 @@ bool is_final(const Refused& refused) {
          code == kNotAllowed;
 }
 
+/// The text up to `end`, which is cut off the front of `rest` together with `end`; nothing if there
+/// is no `end`.
+std::optional<std::string> cut_to(std::string_view& rest, std::string_view end) {
+  const std::size_t at = rest.find(end);
+  if (at == std::string_view::npos) return std::nullopt;
+  std::string text(rest.substr(0, at));
+  rest.remove_prefix(at + end.size());
+  return text;
+}
+
+/// "inequivalent arg 'x' for queue 'q' in vhost '/': received ... but current is ..."
 std::string explain_difference(const std::string& text) {
-  // The broker cuts long texts off; then they are given on as they are.
-  static const std::regex kForm(
-      "inequivalent arg '(.*)' for (queue|exchange) '(.*)' in vhost '.*': "
-      "received (.*) but current is (.*)");
   constexpr const char* kAdvice =
       "delete it in the broker once it is empty, or choose another name";
-  std::smatch part;
-  if (!std::regex_search(text, part, kForm)) {
+  std::string_view rest = text;
+  const auto begin = cut_to(rest, "inequivalent arg '");
+  const auto argument = cut_to(rest, "' for ");
+  const auto kind = cut_to(rest, " '");
+  const auto name = cut_to(rest, "' in vhost '");
+  const auto vhost = cut_to(rest, "': received ");
+  const auto ours = cut_to(rest, " but current is ");
+  // The broker cuts long texts off; then they are given on as they are.
+  if (!begin || !argument || !kind || !name || !vhost || !ours) {
     return fmt::format("the broker has a queue or exchange with other arguments ({}); {}", text,
                        kAdvice);
   }
-  return fmt::format("the broker has the {} '{}' with {} = {}, where this stage has {}; {}",
-                     part.str(2), part.str(3), part.str(1), value_of(part.str(5)),
-                     value_of(part.str(4)), kAdvice);
+  return fmt::format("the broker has the {} '{}' with {} = {}, where this stage has {}; {}", *kind,
+                     *name, *argument, value_of(std::string(rest)), value_of(*ours), kAdvice);
 }
 
 ConfigError explained(const Refused& refused, const RabbitOptions& options) {
