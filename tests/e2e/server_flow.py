@@ -29,11 +29,16 @@ class Services:
 
     def __init__(self, folder: pathlib.Path, *names: str):
         self.folder = folder
-        result = self.call("start", *names, "--parent", str(os.getpid()))
+        self.address: dict[str, str] = {}
+        self.start(*names, "--parent", str(os.getpid()))
+
+    def start(self, *arguments: str):
+        result = self.call("start", *arguments)
         if result.returncode == 77:
+            self.stop()
             pytest.skip(result.stderr.strip())
         assert result.returncode == 0, result.stderr
-        self.address = dict(re.findall(r"export MILLRACE_(\w+)=(\S+)", (folder / "env").read_text(encoding="utf-8")))
+        self.address.update(re.findall(r"export MILLRACE_(\w+)=(\S+)", (self.folder / "env").read_text(encoding="utf-8")))
 
     def call(self, command: str, *arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run([sys.executable, SOURCE / "tests/services", command, "--dir", str(self.folder), *arguments],

@@ -75,6 +75,7 @@ class Server:
     name = ""
     packages: dict[str, str] = {}  # a file that proves it (a pattern), and the package it is from
     ports = ("port",)
+    after: tuple[str, ...] = ()  # servers that must be ready first
 
     def __init__(self, root: pathlib.Path):
         self.root, self.data, self.log = root, root / self.name, root / f"{self.name}.log"
@@ -97,7 +98,8 @@ class Server:
         return self.state["options"]
 
     def missing(self) -> list[str]:
-        return [package for pattern, package in self.packages.items() if not glob.glob(pattern)]
+        """Why it cannot be started here."""
+        return [f"package {package} is not installed" for pattern, package in self.packages.items() if not glob.glob(pattern)]
 
     def processes(self, role: str | None = None) -> list[int]:
         found = []
@@ -259,7 +261,10 @@ class MariaDB(Server):
     def launch(self):
         self.spawn("server", ["/usr/sbin/mariadbd", "--no-defaults", *self.user(), f"--datadir={self.data / 'data'}",
                               f"--socket={self.socket}", "--bind-address=127.0.0.1", f"--port={self.port}",
-                              "--skip-name-resolve", "--innodb-buffer-pool-size=64M", *self.options])
+                              "--skip-name-resolve", "--innodb-buffer-pool-size=64M",
+                              # What a reader of changes needs.
+                              "--log-bin=binlog", "--server-id=1", "--binlog-format=ROW", "--binlog-row-image=FULL",
+                              *self.options])
 
     def ready(self):
         # By the socket, which nobody else can have taken.
@@ -320,4 +325,3 @@ class ZooKeeperMember(ZooKeeper):
 
 
 ENSEMBLE = [type(f"ZooKeeper{n}", (ZooKeeperMember,), {"name": f"zookeeper{n}", "number": n}) for n in (1, 2, 3)]
-KINDS = {kind.name: kind for kind in (MariaDB, RabbitMQ, Redis, ZooKeeper, *ENSEMBLE)}
