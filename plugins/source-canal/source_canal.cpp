@@ -337,7 +337,11 @@ void SourceCanal::committed(const std::vector<PlaceOffset>& offsets, const std::
       tracker_.not_committed(one.place);
     }
   }
-  if (!error.empty()) context_->warning(fmt::format("offsets are not committed yet: {}", error));
+  constexpr std::chrono::seconds kSpan{10};
+  const auto now = steady_clock::now();
+  if (error.empty() || now < next_commit_complaint_) return;
+  next_commit_complaint_ = now + kSpan;
+  context_->warning(fmt::format("offsets are not committed yet: {}", error));
 }
 
 }  // namespace millrace

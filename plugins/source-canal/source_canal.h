@@ -101,6 +101,7 @@ class SourceCanal final : public Source<Change>, private KafkaConsumer::Listener
   Filling* filling_ = nullptr;      ///< while it is being filled: a rebalance may take from it
   Kafka<rd_kafka_message_t> left_;  ///< came although the partitions are paused
   Time next_commit_;
+  Time next_commit_complaint_;
   Time complaints_since_;
   std::uint32_t complaints_ = 0;
   std::string unreadable_;  ///< why the run has to end
