@@ -125,7 +125,8 @@ class NgramNet(nn.Module):
                  neighbours: int = 3, stride: int = 2, dropout: float = 0.3):
         super().__init__()
         self.window, self.bits, self.neighbours, self.stride = window, bits, neighbours, stride
-        self.table = nn.Parameter(torch.randn(1 << bits, channels) * 0.1)
+        # Small: rows that training never meets must add nothing.
+        self.table = nn.Parameter(torch.randn(1 << bits, channels) * 0.01)
         self.norm1 = nn.BatchNorm1d(channels)
         self.second = nn.Linear(neighbours * channels, width)
         self.norm2 = nn.BatchNorm1d(width)
