@@ -27,11 +27,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--name", help="the model's name (default: from --out)")
     parser.add_argument("--model-version", default="1")
     parser.add_argument("--about", default="")
-    parser.add_argument("--arch", choices=("bytes", "lenet"), default="bytes")
-    parser.add_argument("--width", type=int, default=64, help="channels of the first two layers (bytes)")
+    parser.add_argument("--arch", choices=("bytes", "ngrams", "lenet"), default="bytes",
+                        help="bytes: convolutions over embedded bytes; ngrams: hashed byte n-grams, several times "
+                             "faster; lenet: like the paper's, for comparison")
+    parser.add_argument("--width", type=int, default=64,
+                        help="channels of the first two layers (bytes), of the convolution (ngrams)")
     parser.add_argument("--last", type=int, default=128, help="channels of the third layer (bytes)")
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
+    parser.add_argument("--batch", type=int, default=64, help="sessions of a training step")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dev-share", type=float, default=0.2, help="with --captures: part kept for dev")
     parser.add_argument("--bytes", type=int, default=784, help="with --captures: bytes of a session")
@@ -63,6 +67,8 @@ def load(args: argparse.Namespace):
 def make_net(args: argparse.Namespace, classes: int, size: int) -> torch.nn.Module:
     if args.arch == "lenet":
         return nets.LeNet(classes, int(size ** 0.5))
+    if args.arch == "ngrams":
+        return nets.NgramNet(classes, args.width)
     return nets.ByteNet(classes, args.width, args.last)
 
 
@@ -108,10 +114,11 @@ def run(args: argparse.Namespace) -> None:
     dev, dev_labels = torch.from_numpy(dev_x.copy()), torch.from_numpy(dev_y.copy())
     print(f"{len(x)} sessions to train on, {len(dev)} for dev, {len(labels)} classes")
     torch.manual_seed(args.seed)
-    net = training.train(make_net(args, len(labels), size), x, y, args.epochs, args.seed, args.rate)
+    net = training.train(make_net(args, len(labels), size), x, y, args.epochs, args.seed, args.rate,
+                         args.batch)
     logits = training.logits_of(net, dev)
     temperature = training.temperature_of(logits, dev_labels) if len(dev) else 1.0
-    exported = nets.Folded(net, temperature).eval() if args.arch == "bytes" else net
+    exported = net if args.arch == "lenet" else net.folded(temperature).eval()
     final = training.logits_of(exported, dev)
     accuracy, macro_f1, f1 = training.scores(dev_y, final.argmax(1).numpy(), len(labels))
     table = training.thresholds(F.softmax(final, 1).numpy(), dev_y)
