@@ -1,4 +1,4 @@
-"""tools/train on small data made here, and the shipped model."""
+"""tools/train on small data made here, and the shipped models."""
 from __future__ import annotations
 
 import os
@@ -17,7 +17,7 @@ SOURCE = pathlib.Path(os.environ.get("MILLRACE_SOURCE", pathlib.Path(__file__).r
 BUILD = pathlib.Path(os.environ.get("MILLRACE_BUILD", SOURCE / "build/release"))
 SHARED = pathlib.Path(os.environ.get("MILLRACE_SHARED", SOURCE / "../shared")).resolve()
 sys.path.insert(0, str(SOURCE / "tools"))
-from millrace_train import idx, training  # noqa: E402
+from millrace_train import idx, nets, training  # noqa: E402
 
 
 def train(*arguments):
@@ -39,13 +39,15 @@ def data(tmp_path):
     return tmp_path
 
 
+SHIPPED = ("ustc-tfc2016", "ustc-tfc2016-fast")
 SMALL = ("--epochs", 2, "--width", 8, "--last", 8, "--seed", 3)
 
 
-def test_writes_model_and_card_and_the_same_again(data):
+@pytest.mark.parametrize("arch", ("bytes", "ngrams"))
+def test_writes_model_and_card_and_the_same_again(data, arch):
     results = []
     for name in ("one.pt", "two.pt"):
-        result = train("--idx", data, "--out", data / name, *SMALL)
+        result = train("--idx", data, "--out", data / name, "--arch", arch, *SMALL)
         assert result.returncode == 0, result.stderr
         model = torch.jit.load(str(data / name))
         results.append(model(torch.arange(784, dtype=torch.uint8).repeat(3, 1)))
@@ -85,14 +87,41 @@ def test_trains_from_captures_through_the_featurizer(tmp_path):
     assert 'labels  = ["first", "second"]' in (tmp_path / "m.toml").read_text()
 
 
-def card_value(name: str) -> float:
-    card = (SOURCE / "models/ustc-tfc2016.toml").read_text(encoding="utf-8")
+def test_the_fast_gradient_is_torchs_own():
+    generator = torch.Generator().manual_seed(5)
+    buckets = nets.ngram_buckets(torch.randint(0, 256, (3, 100), dtype=torch.uint8, generator=generator), 16, 10)
+    assert buckets.shape == (3 * 7, 4 * 16)  # 100 bytes are filled up to 7 windows
+    assert 0 <= int(buckets.min()) and int(buckets.max()) < 1 << 10
+    weight = torch.randn(len(buckets), 32, generator=generator)
+    gradients = []
+    for bag_sum in (nets.BagSum.apply, lambda b, t: torch.nn.functional.embedding_bag(b, t, mode="sum")):
+        table = torch.zeros(1 << 10, 32, requires_grad=True)
+        (bag_sum(buckets, table) * weight).sum().backward()
+        gradients.append(table.grad)
+    assert gradients[1].abs().max() > 1
+    assert torch.allclose(*gradients, atol=1e-5)
+
+
+def test_folding_changes_nothing():
+    torch.manual_seed(2)
+    net = nets.NgramNet(5)
+    rows = torch.randint(0, 256, (64, 784), dtype=torch.uint8)
+    for _ in range(3):
+        net(rows)  # so that the norms have something to fold
+    net.eval()
+    with torch.inference_mode():
+        assert torch.allclose(net(rows) / 0.5, net.folded(0.5).eval()(rows), atol=1e-5)
+
+
+def card_value(model: str, name: str) -> float:
+    card = (SOURCE / f"models/{model}.toml").read_text(encoding="utf-8")
     return float(re.search(rf"^{name} *= *([0-9.]+)", card, re.M).group(1))
 
 
-def test_shipped_model_gives_the_same_for_a_row_alone_and_among_others():
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_model_gives_the_same_for_a_row_alone_and_among_others(name):
     torch.set_num_threads(1)
-    model = torch.jit.load(str(SOURCE / "models/ustc-tfc2016.pt"))
+    model = torch.jit.load(str(SOURCE / f"models/{name}.pt"))
     rows = torch.randint(0, 256, (64, 784), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         together = model(rows)
@@ -104,16 +133,19 @@ def test_shipped_model_gives_the_same_for_a_row_alone_and_among_others():
                 some = rows[begin:begin + size]
                 part[:len(some)] = some
                 assert torch.equal(model(part)[:len(some)], together[begin:begin + size]), (size, begin)
+        # Nor does it matter where in the batch a row is.
+        assert torch.equal(model(rows.roll(5, 0)).roll(-5, 0), together)
 
 
-def test_shipped_model_is_as_good_as_its_card_says():
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_model_is_as_good_as_its_card_says(name):
     folder = SHARED / "datasets/ustc-tfc2016"
     if not folder.is_dir():
         pytest.skip(f"no data set in {folder}")
     labels = idx.read_labels(folder / "labels.txt")
     x, y = idx.read_part(folder, "dev", len(labels))
-    model = torch.jit.load(str(SOURCE / "models/ustc-tfc2016.pt"))
+    model = torch.jit.load(str(SOURCE / f"models/{name}.pt"))
     predicted = training.logits_of(model, torch.from_numpy(x.copy())).argmax(1).numpy()
     accuracy, macro_f1, _ = training.scores(y, predicted, len(labels))
-    assert macro_f1 == pytest.approx(card_value("macro_f1"), abs=2e-3)
-    assert accuracy == pytest.approx(card_value("accuracy"), abs=2e-3)
+    assert macro_f1 == pytest.approx(card_value(name, "macro_f1"), abs=2e-3)
+    assert accuracy == pytest.approx(card_value(name, "accuracy"), abs=2e-3)
