@@ -22,7 +22,7 @@ def standalone(folder, captures: dict, packets=24) -> list[tuple]:
                      f'[stage.sessions{i}]\nuse = "split-memory"\nfrom = "capture{i}"\npackets = {packets}\n')
     froms = ", ".join(f'"sessions{i}"' for i in range(len(captures)))
     database = folder / "standalone.db"
-    parts.append(f'[stage.model]\nuse = "model-torch"\nfrom = [{froms}]\nmodel = "models/ustc-tfc2016.pt"\n'
+    parts.append(f'[stage.model]\nuse = "model-torch"\nfrom = [{froms}]\nmodel = "models/ustc-tfc2016-fast.pt"\n'
                  f'[stage.store]\nuse = "sink-sqlite"\nfrom = "model"\npath = "{database}"\n')
     result = run("run", pipeline(folder, *parts), timeout=600)
     assert result.returncode == 0, result.stderr[-3000:]

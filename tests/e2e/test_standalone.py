@@ -143,18 +143,19 @@ def test_standalone_stores_every_session_once(tmp_path):
     assert f"already-stored {len(rows)}" in second.stderr
     assert connection.execute(query).fetchall() == rows
     labels = {label for (label,) in connection.execute("SELECT DISTINCT label FROM sessions")}
-    card = (SOURCE / "models/ustc-tfc2016.toml").read_text(encoding="utf-8")
+    card = (SOURCE / "models/ustc-tfc2016-fast.toml").read_text(encoding="utf-8")
     assert all(label == "unknown" or f'"{label}"' in card for label in labels)
 
 
 @needs_model
+@pytest.mark.parametrize("name", ["ustc-tfc2016", "ustc-tfc2016-fast"])
 @pytest.mark.parametrize("capture", ["sample"] + sorted(
     os.listdir(SHARED / "captures") if (SHARED / "captures").is_dir() else [])[::40])
-def test_one_and_four_workers_give_the_same_bytes(tmp_path, capture):
+def test_one_and_four_workers_give_the_same_bytes(tmp_path, capture, name):
     path = SAMPLE if capture == "sample" else SHARED / "captures" / capture
     if path.suffix not in (".pcap", ".pcapng", ".cap"):
         pytest.skip(f"{capture} is no capture")
-    model = '[stage.model]\nuse = "model-torch"\nfrom = "sessions"\nmodel = "models/ustc-tfc2016.pt"\n'
+    model = f'[stage.model]\nuse = "model-torch"\nfrom = "sessions"\nmodel = "models/{name}.pt"\n'
     file = pipeline(tmp_path, CAPTURE, SESSIONS, model, PRINT.replace('"sessions"', '"model"'))
     one = sessions_of(file, path, "--set", "model.probabilities=true")
     for more in (("model.workers=4",), ("model.workers=4", "model.batch=7", "capture.batch=3"), ("model.batch=1",)):
