@@ -1,7 +1,10 @@
 #include "change_message.h"
 
-#include <functional>
+#include <fstream>
+#include <iterator>
+#include <map>
 #include <string>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -135,6 +138,41 @@ TEST(CanalMessageTest, SaysWhyAMessageIsNone) {
   EXPECT_EQ(error(R"({"type":"UPDATE","database":"d","table":"t","data":[],"old":[{}]})"),
             "'old' has more rows than 'data'");
   EXPECT_THAT(error(std::string(100000, '[')), HasSubstr("nested deeper than 64"));
+}
+
+/// What Canal has written of a session with MariaDB 10.11.
+TEST(CanalMessageTest, ReadsWhatCanalHasWritten) {
+  std::ifstream file(RECORDED_CANAL);
+  std::vector<Change> changes;
+  std::map<std::string_view, int> skipped;
+  for (std::string line; std::getline(file, line);) {
+    ChangeMessage message = canal(line);
+    if (!message.skipped.empty()) ++skipped[message.skipped];
+    EXPECT_EQ(message.before_unknown, 0U);
+    std::move(message.changes.begin(), message.changes.end(), std::back_inserter(changes));
+  }
+  EXPECT_THAT(skipped, ElementsAre(Pair("ddl", 6), Pair("other-type", 6)));
+  using Kind = Change::Kind;
+  std::vector<Kind> kinds;
+  for (const Change& change : changes) kinds.push_back(change.kind);
+  EXPECT_THAT(kinds, ElementsAre(Kind::inserted, Kind::inserted, Kind::updated, Kind::updated,
+                                 Kind::updated, Kind::updated, Kind::deleted, Kind::deleted,
+                                 Kind::inserted));
+  const auto all_after = ElementsAre(
+      value("agent", "a1"), value("filter", "tcp"), value("snaplen", "65535"),
+      value("rate", "1.10"), value("big", "18446744073709551615"), value("ratio", "0.1"),
+      value("enabled", "1"), value("since", "2026-01-02 03:04:05.678"),
+      value("note", "größe 😀 \"q\""), value("raw", std::string("\0ÿ\x7f", 4)));
+  ASSERT_EQ(changes.size(), 9U);
+  EXPECT_THAT(changes[0].after, all_after);
+  EXPECT_THAT(changes[2].before, all_after);
+  EXPECT_THAT(changes[2].after, ::testing::Contains(value("filter", "udp")));
+  EXPECT_THAT(changes[4].after, ::testing::Contains(null("snaplen")));
+  EXPECT_THAT(changes[4].before, ::testing::Contains(value("snaplen", "65535")));
+  EXPECT_THAT(changes[5].before, ::testing::Contains(value("agent", "a2")));
+  EXPECT_THAT(changes[5].after, ::testing::Contains(value("agent", "a3")));
+  EXPECT_THAT(changes[5].before, ::testing::Contains(value("extra", "7")));
+  EXPECT_THAT(changes[8].after, ElementsAre(null("i")));
 }
 
 TEST(DebeziumMessageTest, ReadsEnvelopesWithAndWithoutTheirSchema) {

@@ -24,8 +24,8 @@ class Site:
 
     def __init__(self, folder):
         self.folder = folder
-        self.services = Services(folder / "services", "zookeeper1", "zookeeper2", "zookeeper3", "kafka", "mariadb", "redis",
-                                 "rabbitmq")
+        self.services = Services(folder / "services", "zookeeper1", "zookeeper2", "zookeeper3", "kafka", "canal", "mariadb",
+                                 "redis", "rabbitmq")
         self.address = self.services.address
         self.ensemble = ",".join(self.address[f"ZOOKEEPER{n}"] for n in (1, 2, 3))
         self.segments, self.agents = {}, {}
@@ -35,9 +35,7 @@ class Site:
         server = Process(self.folder, "server", "", self.services, {"sessions.delay": "2s", "queue.delay": "2s"})
         self.server = server
         url = server.wait_for(r"listening on (http://\S+)").group(1)
-        # Canal 1.1.4 cannot read what MariaDB 10.11 logs of a CREATE TABLE, so it begins after the last one.
         self.services.sql((SOURCE / "pipelines/agent_config.sql").read_text(encoding="utf-8"))
-        self.services.start("canal")
         self.config = Running(self.folder / "config.log", SOURCE / "pipelines/config.toml",
                               "--var", f"KAFKA={self.address['KAFKA']}", "--var", f"TOPIC={self.topic()}",
                               "--var", f"ZOOKEEPER={self.ensemble}", "--var", f"MYSQL={self.address['MARIADB']}")

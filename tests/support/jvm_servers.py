@@ -6,6 +6,8 @@ import hashlib
 import os
 import pathlib
 import shutil
+import string
+import subprocess
 import urllib.error
 import urllib.request
 import uuid
@@ -87,38 +89,48 @@ class Kafka(JvmServer):
 
 
 class Canal(JvmServer):
-    """Reads the binary log of MariaDB from now on and writes flat messages to Kafka; both of this folder."""
+    """Reads the binary log of MariaDB and writes the changes of the database `millrace` to Kafka, both of this folder.
+    After a restart it goes on where it was."""
     name = "canal"
     after = ("mariadb", "kafka")
     ports = ("port", "metrics")
     topic = "millrace-config"
 
+    def sql(self, text: str) -> str:
+        done = subprocess.run(["mariadb", "--no-defaults", f"--socket={MariaDB(self.root).socket}", "--user=root", "--batch",
+                               "--execute", text], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise Failure(f"canal: mariadb: {done.stderr.strip()}")
+        return done.stdout
+
     def prepare(self):
+        self.sql("CREATE USER IF NOT EXISTS canal@'127.0.0.1' IDENTIFIED VIA mysql_native_password USING PASSWORD('canal'); "
+                 "GRANT SELECT, BINLOG MONITOR, REPLICATION SLAVE ON *.* TO canal@'127.0.0.1'")
         conf = self.data / "conf"
-        (conf / "spring").mkdir(parents=True, exist_ok=True)
+        conf.mkdir(exist_ok=True)
         (conf / "canal.properties").write_text("\n".join([
             "canal.ip = 127.0.0.1", f"canal.port = {self.port}", f"canal.metrics.pull.port = {self.state['ports']['metrics']}",
             "canal.serverMode = kafka", f"canal.mq.servers = {Kafka(self.root).address()}", "canal.mq.flatMessage = true",
-            "canal.mq.acks = all", "canal.mq.lingerMs = 1", "canal.destinations = example", "canal.auto.scan = false",
+            "canal.mq.acks = all", "canal.mq.lingerMs = 1", "canal.mq.transaction = false", "canal.zkServers =", "canal.withoutNetty = true", "canal.destinations = millrace",
+            "canal.auto.scan = false",
             "canal.instance.global.mode = spring", "canal.instance.global.lazy = false",
-            "canal.instance.global.spring.xml = classpath:spring/memory-instance.xml", *self.options, ""]), encoding="utf-8")
-        instance = (HERE / "canal-instance.xml").read_text(encoding="utf-8")
-        (conf / "spring/memory-instance.xml").write_text(instance.replace("@PORT@", str(MariaDB(self.root).port)), encoding="utf-8")
+            "canal.instance.global.spring.xml = classpath:instance.xml", *self.options, ""]), encoding="utf-8")
+        instance = string.Template((HERE / "canal-instance.xml").read_text(encoding="utf-8"))
+        (conf / "instance.xml").write_text(
+            instance.substitute(port=MariaDB(self.root).port, topic=self.topic, folder=self.data / "data"), encoding="utf-8")
         (conf / "logback.xml").write_text(
             '<configuration><appender name="S" class="ch.qos.logback.core.ConsoleAppender"><encoder><pattern>%d %-5level '
             '%logger{30} %msg%n</pattern></encoder></appender><root level="INFO"><appender-ref ref="S"/></root></configuration>',
             encoding="utf-8")
 
     def launch(self):
-        self.state["log begins"] = self.log.stat().st_size if self.log.exists() else 0
         self.spawn("server", self.java("com.alibaba.otter.canal.deployer.CanalLauncher",
                                        properties=(f"-Dlogback.configurationFile={self.data / 'conf/logback.xml'}",
                                                    f"-Dcanal.conf={self.data / 'conf/canal.properties'}")))
 
     def ready(self):
-        with self.log.open("rb") as log:
-            log.seek(self.state["log begins"])
-            return b"find start position successfully" in log.read()
+        # From now on it sees every change.
+        return "Binlog Dump" in self.sql("SELECT command FROM information_schema.processlist WHERE user = 'canal'")
 
     def address(self):
         return f"127.0.0.1:{self.port}/{self.topic}"
