@@ -98,6 +98,7 @@ Process::Process(const std::vector<std::string>& arguments, const Descriptors& d
   copies.emplace_back("millrace");
   copies.insert(copies.end(), arguments.begin(), arguments.end());
   std::vector<char*> pointers;
+  pointers.reserve(copies.size() + 1);
   for (std::string& copy : copies) pointers.push_back(copy.data());
   pointers.push_back(nullptr);
   // This very program, even if another version has been installed over it meanwhile.

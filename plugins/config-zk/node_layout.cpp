@@ -82,7 +82,7 @@ NodeLayout::NodeLayout(const Options& options)
 }
 
 std::string NodeLayout::path(const Change::Row& row) const {
-  const std::string path = path_.render([&row](const std::string& name) {
+  std::string path = path_.render([&row](const std::string& name) {
     const Value& value = column_of(row, name);
     if (!value) throw RowFault(fmt::format("column '{}' of the path is NULL", name));
     if (const std::string fault = name_fault(*value); !fault.empty()) {

@@ -52,7 +52,7 @@ void Reconcile::look_for_superfluous(const Values& values, Versions& versions) {
   const std::string folder = layout_.owned_folder();
   if (folder.empty()) return;
   for (const std::string& name : answered(client_.children(folder, {})).children) {
-    const std::string path = folder + '/' + name;
+    const std::string path = fmt::format("{}/{}", folder, name);
     if (values.contains(path)) continue;
     const ZkReply node = answered(client_.get(path, false, {}));
     if (node.code == ZkCode::ok) versions.emplace(path, node.version);

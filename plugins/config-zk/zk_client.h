@@ -14,7 +14,7 @@
 
 #include "zk_names.h"
 
-struct _zhandle;
+struct _zhandle;  // NOLINT: the name that zookeeper.h gave it
 
 namespace millrace {
 

@@ -30,15 +30,14 @@ Row row_of(const JsonValue& object, std::string_view member) {
 }
 
 /// The row before an update: the one after it with the earlier values of what has changed.
-Row laid_over(const Row& after, Row old) {
+Row laid_over(const Row& after, const Row& old) {
   Row before = after;
-  for (auto& [column, value] : old) {
-    const auto same = std::find_if(before.begin(), before.end(),
-                                   [&](const auto& known) { return known.first == column; });
+  for (const auto& earlier : old) {
+    const auto same = std::ranges::find(before, earlier.first, &Row::value_type::first);
     if (same == before.end()) {
-      before.emplace_back(std::move(column), std::move(value));
+      before.push_back(earlier);
     } else {
-      same->second = std::move(value);
+      same->second = earlier.second;
     }
   }
   return before;

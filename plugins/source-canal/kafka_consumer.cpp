@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <future>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -67,6 +68,7 @@ Kafka<rd_kafka_topic_partition_list_t> list_of(const std::vector<PlaceOffset>& o
 
 std::vector<PlaceOffset> offsets_in(const rd_kafka_topic_partition_list_t& list) {
   std::vector<PlaceOffset> offsets;
+  offsets.reserve(static_cast<std::size_t>(list.cnt));
   for (int i = 0; i < list.cnt; ++i) {
     offsets.push_back({{list.elems[i].topic, list.elems[i].partition}, list.elems[i].offset});
   }
@@ -96,8 +98,23 @@ int in_ms(milliseconds time) { return static_cast<int>(std::max<std::int64_t>(0,
 }  // namespace
 
 void DeleteKafka::operator()(rd_kafka_t* client) const noexcept {
-  // Leaving the group properly is KafkaConsumer::close; this one must not wait.
-  rd_kafka_destroy_flags(client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+  // Leaving the group properly is KafkaConsumer::close; this one must not wait. But
+  // librdkafka 2.0.2 does, and was seen to do so for ever, when the group was in the middle of a
+  // change. Then it is left to the end of the process; nothing of ours is called from its threads
+  // but for its log.
+  constexpr std::chrono::seconds kPatience{5};
+  rd_kafka_set_log_level(client, 0);
+  try {
+    std::promise<void> gone;
+    const std::future<void> waiting = gone.get_future();
+    std::thread([client, gone = std::move(gone)]() mutable {
+      rd_kafka_destroy_flags(client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+      gone.set_value();
+    }).detach();
+    waiting.wait_for(kPatience);
+  } catch (const std::exception&) {  // no thread to be had
+    rd_kafka_destroy_flags(client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+  }
 }
 
 Kafka<rd_kafka_conf_t> kafka_configuration(const CanalOptions& options) {
@@ -197,7 +214,7 @@ std::string KafkaConsumer::problem_of(const std::string& name) {
   for (int i = 0; i < answer->topic_cnt; ++i) {
     const rd_kafka_metadata_topic_t& one = answer->topics[i];
     if (one.topic != name || one.err == RD_KAFKA_RESP_ERR_NO_ERROR) continue;
-    const std::string text = fmt::format("topic '{}': {}", name, rd_kafka_err2str(one.err));
+    std::string text = fmt::format("topic '{}': {}", name, rd_kafka_err2str(one.err));
     if (is_refusal(one.err)) refuse(one.err, text);
     return text;
   }
@@ -313,6 +330,7 @@ void KafkaConsumer::on_log(int level, const char* facility, const char* text) {
 
 void KafkaConsumer::on_rebalance(rd_kafka_resp_err_t code, rd_kafka_topic_partition_list_t* list) {
   std::vector<Place> places;
+  places.reserve(static_cast<std::size_t>(list->cnt));
   for (int i = 0; i < list->cnt; ++i) {
     places.push_back({list->elems[i].topic, list->elems[i].partition});
   }
