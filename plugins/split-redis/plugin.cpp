@@ -65,9 +65,13 @@ MILLRACE_PLUGIN(
             "max_memory",
             "packets wait while Redis holds more bytes than this; 0: until Redis itself refuses "
             "(its 'maxmemory')"),
-        option<&SplitRedisOptions::batch>("batch", "packets that are joined for one script call")
+        option<&SplitRedisOptions::batch>(
+            "batch",
+            "packets that are sorted by session at a time: the more, the fewer times Redis has "
+            "to look a session up")
             .between(1, 65536),
-        option<&SplitRedisOptions::in_flight>("in_flight", "script calls that may be unanswered")
+        option<&SplitRedisOptions::in_flight>(
+            "in_flight", "script calls that may be unanswered when the next batch is sent")
             .between(1, 64),
         option<&SplitRedisOptions::sweep>(
             "sweep", "how often is looked for tickets that nobody has announced")

@@ -56,6 +56,24 @@ TEST_F(ReceiverTest, OnePacketIsAnnouncedAndClaimed) {
   EXPECT_EQ(claim(tickets), Oracle(list, options_).sessions);
 }
 
+TEST_F(ReceiverTest, BatchOfManyFiveTuplesGoesInSeveralCalls) {
+  std::vector<Packet> list;
+  for (int turn = 0; turn < 2; ++turn) {
+    for (std::uint16_t port = 1; port <= 5000; ++port) {
+      list.push_back(maker_.make({.src_port = port}, turn * 1s));
+    }
+  }
+  Receiver receiver(options_);
+  receiver.give(list);
+  receiver.flush();
+  EXPECT_GT(receiver.context.counter("calls").value(), 1U);
+  EXPECT_EQ(receiver.receipts.pending(), 1);  // until the tickets are safe
+  std::vector<Ticket> tickets = receiver.take_tickets();
+  EXPECT_EQ(tickets.size(), 5000U);
+  EXPECT_EQ(receiver.receipts.done(), 1);
+  EXPECT_EQ(claim(tickets), Oracle(list, options_).sessions);
+}
+
 TEST_F(ReceiverTest, EqualPayloadsAtOneTimeAreDifferentPackets) {
   std::vector<Packet> list;
   for (int i = 0; i < 24; ++i) list.push_back(maker_.make({.payload = "equal"}, 0s));

@@ -23,6 +23,8 @@ local HEAD = '>BBBI4I4i4I4i4I4ddi4I4i4I4dI4I4c8'
 local tag, run, number, id = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
 local limit, delay, idle, layer, expire, keep = unpack('>I4ddBI4I4', ARGV[6])
 local lists = tag .. 's'
+-- Redis prints a number that is an argument with 17 digits, which is slow.
+local expire_text = tostring(expire)
 
 -- A call comes again when its answer was lost. It is applied once, and after the one before it.
 local last = tonumber(call('GET', tag .. 'q' .. run) or nil)
@@ -30,7 +32,7 @@ if last and last >= number then return call('GET', tag .. 't' .. id) or '' end
 if ARGV[4] == '0' and last ~= number - 1 then
   return redis.error_reply('ORDER a call before this one was not executed')
 end
-call('SETEX', tag .. 'q' .. run, expire, number)
+call('SETEX', tag .. 'q' .. run, expire_text, number)
 for p = 1, #ARGV[7], 16 do
   local cleared = sub(ARGV[7], p, p + 15)
   call('DEL', tag .. 't' .. cleared)
@@ -46,7 +48,7 @@ for i = 9, 7 + 2 * agents, 2 do
     local bh, bl = unpack('>i4I4', clock)
     if ah > bh or (ah == bh and al > bl) then clock = known end
   end
-  call('SETEX', key, expire, clock)
+  call('SETEX', key, expire_text, clock)
 end
 
 local time = call('TIME')
@@ -84,11 +86,11 @@ local function begin(new_epoch, is_low, th, tl, ch, cl)
     -- It still waits for its claim.
     local mark = pack('>I4i4I4', epoch, fh, fl)
     local older, list = tag .. 'x' .. k, tag .. 'h' .. k .. mark
-    call('LSET', key, 0, head())
+    call('LSET', key, '0', head())
     call('RENAME', key, list)
-    call('EXPIRE', list, expire)
+    call('EXPIRE', list, expire_text)
     call('SADD', older, mark)
-    call('EXPIRE', older, expire)
+    call('EXPIRE', older, expire_text)
     exists = false
   end
   have, open, done, full, low, slayer = true, true, false, false, is_low, layer
@@ -170,7 +172,7 @@ for i = 9 + 2 * agents, #ARGV, 2 do
     unpack('>c16BI4i4I4i4I4i4I4i4I4ddI4I4c8', h)
   key, begin_event = lists .. k, nil
   local calm, chunked, thin = band(flags, 2) ~= 0, band(flags, 4) ~= 0, band(flags, 8) ~= 0
-  local s = call('LINDEX', key, 0)
+  local s = call('LINDEX', key, '0')
   local applied, at = -1, nil
   tail = ''
   if s then
@@ -236,9 +238,9 @@ for i = 9 + 2 * agents, #ARGV, 2 do
       if whole then
         call('RPUSH', key, state_of(), whole)
       else
-        call('LSET', key, 0, state_of())
+        call('LSET', key, '0', state_of())
       end
-      if refresh then call('EXPIRE', key, ttl) end
+      if refresh then call('EXPIRE', key, ttl == expire and expire_text or ttl) end
     else
       state = 'r'
     end
@@ -249,10 +251,10 @@ end
 states = table.concat(states)
 local reply = pack('>I4I4I4I4I4', stored, after_due, repeated, begun, #states) .. states ..
               table.concat(events)
-call('SETEX', tag .. 't' .. id, expire, reply)
+call('SETEX', tag .. 't' .. id, expire_text, reply)
 if #events > 0 then
   call('ZADD', KEYS[1], now * 1000 + math.floor(time[2] / 1000), id)
-  call('EXPIRE', KEYS[1], expire)
+  call('EXPIRE', KEYS[1], expire_text)
 end
 return reply
 )lua";
@@ -302,11 +304,11 @@ local out = {}
 for i = 5, #ARGV do
   local k, mark = sub(ARGV[i], 1, 16), sub(ARGV[i], 17, 28)
   local key = tag .. 's' .. k
-  local known = call('LINDEX', key, 0)
+  local known = call('LINDEX', key, '0')
   local s = known
   if not s or sub(s, 4, 7) .. sub(s, 12, 19) ~= mark then
     key = tag .. 'h' .. k .. mark
-    s = call('LINDEX', key, 0)
+    s = call('LINDEX', key, '0')
   end
   local flags = s and string.byte(s, 2) or 0
   local left = s and unpack('>d', s, 60) - now or 0
@@ -319,7 +321,7 @@ for i = 5, #ARGV do
   else
     s = sub(s, 1, 1) .. string.char(flags - flags % 2) .. sub(s, 3, 59) .. pack('>d', now + lease) ..
         pack('>I4', tonumber(time[1])) .. sub(s, 72, 75) .. token .. sub(s, 84)
-    call('LSET', key, 0, s)
+    call('LSET', key, '0', s)
     call('EXPIRE', key, expire)
     out[#out + 1] = key
   end
@@ -336,10 +338,10 @@ local lost = 0
 for i = 4, #ARGV do
   local k, mark = sub(ARGV[i], 1, 16), sub(ARGV[i], 17, 28)
   local key, older = tag .. 's' .. k, false
-  local s = call('LINDEX', key, 0)
+  local s = call('LINDEX', key, '0')
   if not s or sub(s, 4, 7) .. sub(s, 12, 19) ~= mark then
     key, older = tag .. 'h' .. k .. mark, true
-    s = call('LINDEX', key, 0)
+    s = call('LINDEX', key, '0')
   end
   if s and sub(s, 76, 83) == token then
     if done and older then
@@ -350,9 +352,9 @@ for i = 4, #ARGV do
       if done then flags = flags + 2 end
       s = sub(s, 1, 1) .. string.char(flags) .. sub(s, 3, 59) .. pack('>d', 0) .. sub(s, 68, 75) ..
           '\0\0\0\0\0\0\0\0' .. sub(s, 84)
-      call('LSET', key, 0, s)
+      call('LSET', key, '0', s)
       if done then
-        call('LTRIM', key, 0, 0)
+        call('LTRIM', key, '0', '0')
         call('EXPIRE', key, math.ceil(unpack('>I4', s, 72) * 4 / 3))
       end
     end

@@ -37,7 +37,7 @@ struct SplitRedisOptions {
   Duration expire = std::chrono::hours(1);
   Duration remember = std::chrono::minutes(5);
   ByteSize max_memory{};
-  std::uint32_t batch = 4096;
+  std::uint32_t batch = 16384;
   std::uint32_t in_flight = 4;
   Duration sweep = std::chrono::seconds(10);
   Duration sweep_after = std::chrono::minutes(1);
@@ -72,9 +72,9 @@ class Announcements {
 /// Groups packets into sessions in Redis, and tells of sessions by tickets. See README.md for what
 /// is promised and layout.h and scripts.cpp for what is stored.
 ///
-/// A batch becomes one script call (for each bucket) of its packets by session; several calls are
-/// under way. A batch is taken as soon as its call is in the window: from then on it is sent until
-/// it is answered, and the script applies it once.
+/// A batch becomes a few script calls (for each bucket) of its packets by session; several calls
+/// are under way. A batch is taken as soon as its calls are in the window: from then on they are
+/// sent until they are answered, and the script applies each once.
 class SplitRedis final : public Transform<Packet, Ticket> {
  public:
   explicit SplitRedis(const SplitRedisOptions& options);

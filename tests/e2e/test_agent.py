@@ -54,6 +54,20 @@ def start_agent(tmp_path, ensemble):
             agent.kill()
 
 
+@pytest.fixture
+def start_receiver(tmp_path):
+    """Receivers end with the test."""
+    started = []
+
+    def start(name, port=0):
+        started.append(Receiver(tmp_path, name, port))
+        return started[-1]
+    yield start
+    for receiver in started:
+        if receiver.process.poll() is None:
+            receiver.kill()
+
+
 class Tcpdump:
     """Writes down what passes an interface, to compare with."""
 
@@ -77,9 +91,9 @@ def child_of(zookeeper, name) -> int:
     return zookeeper.wait_for(name, lambda status: status["pid"] != 0)["pid"]
 
 
-def test_what_the_agent_captured_is_at_the_receiver(tmp_path, start_agent, zookeeper, segment):
+def test_what_the_agent_captured_is_at_the_receiver(tmp_path, start_receiver, start_agent, zookeeper, segment):
     """Through a change of the configuration and an outage of the receiver, as many packets as tcpdump sees."""
-    receiver = Receiver(tmp_path, "first")
+    receiver = start_receiver("first")
     zookeeper.configure("one", interface=segment.interface, server=receiver.url)
     agent = start_agent("one", upload__chunk_age="500ms")
     zookeeper.wait_for("one", lambda status: status["ok"] and status["applied"] == status["seen"] > 0)
@@ -103,7 +117,7 @@ def test_what_the_agent_captured_is_at_the_receiver(tmp_path, start_agent, zooke
     taken = receiver.stop()
     time.sleep(30 if os.environ.get("MILLRACE_OUTAGE") is None else float(os.environ["MILLRACE_OUTAGE"]))
     player.wait(120)
-    receiver = Receiver(tmp_path, "second", receiver.port)
+    receiver = start_receiver("second", receiver.port)
     text = agent.drain()
     sent = sum(int(n) for n in re.findall(r"^capture +0 +(\d+)", text, re.M))
     assert re.findall(r"kernel-dropped (\d+)", text) in ([], ["0"], ["0", "0"]), text
@@ -111,8 +125,8 @@ def test_what_the_agent_captured_is_at_the_receiver(tmp_path, start_agent, zooke
     assert not list((tmp_path / "one.spool").glob("*.zst*"))
 
 
-def test_a_killed_agent_loses_no_more_than_what_was_not_written(tmp_path, start_agent, zookeeper, segment):
-    receiver = Receiver(tmp_path, "receiver")
+def test_a_killed_agent_loses_no_more_than_what_was_not_written(tmp_path, start_receiver, start_agent, zookeeper, segment):
+    receiver = start_receiver("receiver")
     zookeeper.configure("two", interface=segment.interface, server=receiver.url)
     agent = start_agent("two", upload__flush_every="200ms")
     first = child_of(zookeeper, "two")
@@ -147,8 +161,8 @@ WRONG = {
 }
 
 
-def test_a_wrong_configuration_leaves_the_capture_alone(tmp_path, start_agent, zookeeper, segment):
-    receiver = Receiver(tmp_path, "receiver")
+def test_a_wrong_configuration_leaves_the_capture_alone(tmp_path, start_receiver, start_agent, zookeeper, segment):
+    receiver = start_receiver("receiver")
     values = {"{if}": segment.interface, "{url}": receiver.url}
 
     def filled(text: str) -> str:
@@ -191,9 +205,9 @@ def leader_of(services) -> str:
     raise AssertionError("the ensemble has no leader")
 
 
-def test_agents_outlive_their_ensemble(tmp_path, three, segment):
+def test_agents_outlive_their_ensemble(tmp_path, start_receiver, three, segment):
     address = ",".join(three.address.values())
-    receiver = Receiver(tmp_path, "receiver")
+    receiver = start_receiver("receiver")
     client = ZooKeeper(address)
     client.configure("four", interface=segment.interface, server=receiver.url)
     agent = Agent(tmp_path, "four", address)
