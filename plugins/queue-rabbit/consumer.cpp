@@ -102,11 +102,15 @@ Receipt RabbitOut::receipt_for(std::uint64_t tag) {
 void RabbitOut::connected(AmqpSession& session) {
   ++connection_;
   cancelled_ = false;
-  if (!stopping_) session.consume(topology_.ready, static_cast<std::uint16_t>(options_.prefetch));
+  if (stopping_) return;
+  for (const std::string& queue : topology_.taken()) {
+    session.consume(queue, static_cast<std::uint16_t>(options_.prefetch));
+  }
 }
 
 void RabbitOut::lost() {
   // The broker gives these out again; receipts of the old connection are void by its number.
+  held_.clear();
   deliveries_.clear();
   moving_.clear();
   tell_moving();
@@ -140,13 +144,30 @@ void RabbitOut::event(AmqpSession& session, AmqpSession::Event& event) {
 
 void RabbitOut::deliver(AmqpSession& session, AmqpSession::Event& event) {
   if (stopping_) return session.give_back(event.tag);
-  messages_->add();
   Delivery delivery{std::move(event.body), event.attempts};
+  const milliseconds wait(std::min(event.due_ms - due_after(0), event.hold_ms));
+  if (wait <= milliseconds(0)) return hand_over(session, event.tag, std::move(delivery));
+  held_.emplace(steady_clock::now() + wait, std::pair(event.tag, std::move(delivery)));
+}
+
+milliseconds RabbitOut::hand_over_due(AmqpSession& session) {
+  const auto now = steady_clock::now();
+  while (!held_.empty() && held_.begin()->first <= now) {
+    auto [tag, delivery] = std::move(held_.begin()->second);
+    held_.erase(held_.begin());
+    hand_over(session, tag, std::move(delivery));
+  }
+  if (held_.empty()) return Link::kPatience;
+  return std::chrono::ceil<milliseconds>(held_.begin()->first - now);
+}
+
+void RabbitOut::hand_over(AmqpSession& session, std::uint64_t tag, Delivery delivery) {
+  messages_->add();
   try {
     Batch<Ticket> batch = decode_tickets(std::as_bytes(std::span(delivery.body)));
     tickets_->add(batch.items.size());
-    batch.receipt = receipt_for(event.tag);
-    deliveries_.emplace(event.tag, std::move(delivery));
+    batch.receipt = receipt_for(tag);
+    deliveries_.emplace(tag, std::move(delivery));
     const std::lock_guard lock(inbox_->mutex);
     inbox_->arrived.push_back(std::move(batch));
     inbox_->changed.notify_all();
@@ -154,15 +175,19 @@ void RabbitOut::deliver(AmqpSession& session, AmqpSession::Event& event) {
     dead_->add();
     context_->error(fmt::format("a message of {} bytes goes to '{}': {}", delivery.body.size(),
                                 topology_.dead, error.what()));
-    move(session, event.tag, topology_.dead, delivery, error.what());
+    move(session, tag, topology_.dead, delivery.body,
+         {{kAttempts, delivery.attempts, {}}, {kReason, 0, error.what()}});
   }
 }
 
-void RabbitOut::turn(AmqpSession& session) {
+milliseconds RabbitOut::turn(AmqpSession& session) {
   if (stopping_ && !cancelled_) {
     cancelled_ = true;
-    session.cancel();
+    for (const std::string& queue : topology_.taken()) session.cancel(queue);
+    for (const auto& [due, held] : held_) session.give_back(held.first);
+    held_.clear();
   }
+  const milliseconds next = hand_over_due(session);
   std::vector<Resolved> resolved;
   {
     const std::lock_guard lock(inbox_->mutex);
@@ -170,6 +195,7 @@ void RabbitOut::turn(AmqpSession& session) {
   }
   for (const Resolved& one : resolved) settle(session, one);
   if (!resolved.empty()) inbox_->changed.notify_all();
+  return next;
 }
 
 void RabbitOut::settle(AmqpSession& session, const Resolved& resolved) {
@@ -188,23 +214,23 @@ void RabbitOut::settle(AmqpSession& session, const Resolved& resolved) {
   const std::uint32_t attempts = delivery.attempts + 1;
   if (attempts < options_.max_attempts) {
     retried_->add();
-    move(session, resolved.tag, topology_.retry(attempts), {delivery.body, attempts}, {});
+    const auto& [queue, pause] = topology_.retry(attempts);
+    move(session, resolved.tag, queue, delivery.body,
+         {{kAttempts, attempts, {}}, {kDue, due_after(pause), {}}, {kHold, pause, {}}});
   } else {
     dead_->add();
     context_->error(
         fmt::format("a message goes to '{}' after {} attempts; its sessions stay "
                     "unclassified",
                     topology_.dead, attempts));
-    move(session, resolved.tag, topology_.dead, {delivery.body, attempts}, "failed too often");
+    move(session, resolved.tag, topology_.dead, delivery.body,
+         {{kAttempts, attempts, {}}, {kReason, 0, "failed too often"}});
   }
 }
 
 void RabbitOut::move(AmqpSession& session, std::uint64_t tag, const std::string& queue,
-                     const Delivery& delivery, const std::string& reason) {
-  std::vector<AmqpSession::Argument> headers = {
-      {kAttempts, static_cast<std::int64_t>(delivery.attempts), {}}};
-  if (!reason.empty()) headers.push_back({kReason, 0, reason});
-  moving_.emplace(session.publish("", queue, delivery.body, headers), tag);
+                     std::string_view body, const std::vector<AmqpSession::Argument>& headers) {
+  moving_.emplace(session.publish("", queue, body, headers), tag);
   tell_moving();
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -8,6 +9,8 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "millrace/stage.h"
@@ -20,7 +23,9 @@ namespace millrace {
 
 /// The half that gives tickets out: every message becomes a batch, and is acknowledged when the
 /// batch's receipt is done. One whose receipt fails comes again after a pause, with its number of
-/// attempts; what cannot be read or failed too often goes to the dead-letter queue.
+/// attempts; what cannot be read or failed too often goes to the dead-letter queue. What is not due
+/// is held here, unacknowledged, so that it is the broker's again if this process ends: a broker's
+/// dead-lettering loses what is on its way between two of its queues when it dies.
 class RabbitOut final : public Source<Ticket>, private Link::Work {
  public:
   explicit RabbitOut(const RabbitOptions& options) : options_(options), topology_(options) {}
@@ -53,14 +58,18 @@ class RabbitOut final : public Source<Ticket>, private Link::Work {
 
   void connected(AmqpSession& session) override;
   void event(AmqpSession& session, AmqpSession::Event& event) override;
-  void turn(AmqpSession& session) override;
+  std::chrono::milliseconds turn(AmqpSession& session) override;
   void lost() override;
 
   void deliver(AmqpSession& session, AmqpSession::Event& event);
+  /// Hands a delivery that is due to the pipeline.
+  void hand_over(AmqpSession& session, std::uint64_t tag, Delivery delivery);
+  /// Hands over what has become due; how long until the next.
+  std::chrono::milliseconds hand_over_due(AmqpSession& session);
   void settle(AmqpSession& session, const Resolved& resolved);
   /// Publishes a delivery elsewhere; it is acknowledged when that is confirmed.
   void move(AmqpSession& session, std::uint64_t tag, const std::string& queue,
-            const Delivery& delivery, const std::string& reason);
+            std::string_view body, const std::vector<AmqpSession::Argument>& headers);
   [[nodiscard]] Receipt receipt_for(std::uint64_t tag);
   /// Receipts of batches that nobody will take any more fail.
   void drop_arrived();
@@ -79,6 +88,8 @@ class RabbitOut final : public Source<Ticket>, private Link::Work {
 
   // Of the link's thread.
   std::uint64_t connection_ = 0;
+  /// What is not due yet, by the time when it is; at most `prefetch` of each queue.
+  std::multimap<std::chrono::steady_clock::time_point, std::pair<std::uint64_t, Delivery>> held_;
   std::map<std::uint64_t, Delivery> deliveries_;   ///< by delivery tag
   std::map<std::uint64_t, std::uint64_t> moving_;  ///< delivery tags by the number of the confirm
   bool cancelled_ = false;

@@ -48,8 +48,33 @@ TEST_F(RabbitFaultsTest, DelaysSurviveAKilledBroker) {
   services->kill("rabbitmq");
   services->start("rabbitmq");
   Analyser out(options_);
-  EXPECT_TRUE(within(60s, [&] { return out.taker.different() == 30; }));
+  ASSERT_TRUE(within(60s, [&] { return out.taker.different() == 30; }))
+      << out.taker.different() << " of 30; " << queues();
   EXPECT_GE(out.taker.time_of(0) - begin, 3s);
+}
+
+TEST_F(RabbitFaultsTest, TicketsThatFallDueAroundTheBrokersDeathArrive) {
+  // Queues whose delays end before the kill, at it, while the broker is away and while it starts.
+  constexpr int kQueues = 20;
+  std::vector<RabbitOptions> options(kQueues, options_);
+  std::vector<std::unique_ptr<RabbitIn>> ins;
+  for (int i = 0; i < kQueues; ++i) {
+    options[i].name += std::to_string(i);
+    options[i].delay = 1s + 50ms * i;
+    ins.push_back(std::make_unique<RabbitIn>(options[i]));
+    ins.back()->open(context_);
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  for (const auto& in : ins) put(*in, tickets(0, 30, Due::timeout));
+  for (const auto& in : ins) in->flush();
+  std::this_thread::sleep_until(begin + options[kQueues / 4].delay);
+  services->kill("rabbitmq");
+  services->start("rabbitmq");
+  for (int i = 0; i < kQueues; ++i) {
+    Analyser out(options[i]);
+    EXPECT_TRUE(within(60s, [&] { return out.taker.different() == 30; }))
+        << options[i].name << ": " << out.taker.different() << " of 30; " << queues();
+  }
 }
 
 TEST_F(RabbitFaultsTest, EveryTicketArrivesThroughARestart) {

@@ -82,7 +82,7 @@ ConfigError explained(const Refused& refused, const RabbitOptions& options) {
   if (options.delay_by == DelayBy::x_delayed_message &&
       text.find("x-delayed-message") != std::string::npos) {
     return {"delay_by", fmt::format("the broker lacks the delayed-message plugin ({}); "
-                                    "delay_by = \"ttl\" needs none",
+                                    "delay_by = \"hold\" needs none",
                                     text)};
   }
   return {"server", text};
@@ -231,15 +231,14 @@ void Link::run(std::unique_ptr<AmqpSession> session) noexcept {
 }
 
 void Link::serve(AmqpSession& session) {
-  constexpr int kPatienceMs = 200;
   while (!stop_) {
     for (AmqpSession::Event event = session.next(); event.kind != AmqpSession::Event::Kind::none;
          event = session.next()) {
       work_.event(session, event);
     }
-    work_.turn(session);
+    const milliseconds wait = std::clamp(work_.turn(session), milliseconds(0), kPatience);
     pollfd waits[] = {{session.descriptor(), POLLIN, 0}, {wake_fd_, POLLIN, 0}};
-    ::poll(waits, 2, kPatienceMs);
+    ::poll(waits, 2, static_cast<int>(wait.count()));
     if (waits[1].revents != 0) {
       eventfd_t count = 0;
       ::eventfd_read(wake_fd_, &count);

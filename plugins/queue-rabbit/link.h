@@ -33,11 +33,14 @@ class Link {
     /// A new connection, its queues declared.
     virtual void connected(AmqpSession& session) = 0;
     virtual void event(AmqpSession& session, AmqpSession::Event& event) = 0;
-    /// Called after events and after `wake`.
-    virtual void turn(AmqpSession& session) = 0;
+    /// Called after events and after `wake`, and when the time has passed that the last call gave
+    /// (at the latest after kPatience).
+    virtual std::chrono::milliseconds turn(AmqpSession& session) = 0;
     /// The connection is gone; what was under way on it is not settled.
     virtual void lost() = 0;
   };
+
+  static constexpr std::chrono::milliseconds kPatience{200};
 
   Link(const RabbitOptions& options, Context& context, Work& work);
   Link(const Link&) = delete;

@@ -25,6 +25,11 @@ void check_rabbit_options(const RabbitOptions& options, Findings& findings) {
   if (!url.tls && (!options.ca.empty() || !options.certificate.empty())) {
     findings.add("server", "'ca' and 'certificate' need amqps://");
   }
+  // A broker takes a message back that is unacknowledged for 30 minutes (consumer_timeout).
+  if (options.delay_by == DelayBy::hold && options.delay > std::chrono::minutes(15)) {
+    findings.add("delay",
+                 "delay_by = \"hold\" holds tickets for 15min at most; \"ttl\" takes longer");
+  }
   // AMQP 0-9-1 names are short strings; the longest suffix is that of the delay queue.
   constexpr std::size_t kLongest = 200;
   if (options.name.empty() || options.name.size() > kLongest) {
@@ -53,9 +58,13 @@ MILLRACE_PLUGIN(
             .between(std::chrono::milliseconds(1), std::chrono::hours(24)),
         option<&RabbitOptions::delay_by>(
             "delay_by",
-            "ttl: a queue with a message time-out, on any broker; x-delayed-message: an exchange "
-            "of the broker's plugin of that name")
-            .choices({{"ttl", DelayBy::ttl}, {"x-delayed-message", DelayBy::x_delayed_message}}),
+            "hold: whoever takes a ticket holds it, unacknowledged, until it is due; ttl: a queue "
+            "with a message time-out and a dead-letter exchange, which may lose what is on its way "
+            "when the broker dies; x-delayed-message: an exchange of the broker's plugin of that "
+            "name")
+            .choices({{"hold", DelayBy::hold},
+                      {"ttl", DelayBy::ttl},
+                      {"x-delayed-message", DelayBy::x_delayed_message}}),
         option<&RabbitOptions::bundle>(
             "bundle",
             "tickets in one message at most; fewer spread better over analysers, more cost the "
@@ -66,9 +75,9 @@ MILLRACE_PLUGIN(
             .between(1, 65535),
         option<&RabbitOptions::prefetch>(
             "prefetch",
-            "messages that an analyser is given before it has acknowledged earlier ones; times "
-            "'bundle' these are the sessions it has under way, which should be several times the "
-            "store's batch")
+            "messages of each queue that an analyser is given before it has acknowledged earlier "
+            "ones; times 'bundle' these are the sessions it has under way, which should be several "
+            "times the store's batch")
             .between(1, 65535),
         option<&RabbitOptions::max_attempts>(
             "max_attempts",
@@ -77,7 +86,7 @@ MILLRACE_PLUGIN(
         option<&RabbitOptions::retry_pause>("retry_pause",
                                             "how long a message whose work failed is held back; "
                                             "twice as long each time, up to 32 times")
-            .between(std::chrono::milliseconds(1), std::chrono::hours(1)),
+            .between(std::chrono::milliseconds(1), std::chrono::seconds(20)),
         option<&RabbitOptions::heartbeat>(
             "heartbeat", "a broker that is silent for twice as long is given up; whole seconds")
             .between(std::chrono::seconds(1), std::chrono::minutes(10)),

@@ -53,9 +53,10 @@ void RabbitIn::write(Batch<Ticket>& in) {
 
 void RabbitIn::bundle(std::span<const Ticket> tickets, bool delayed, const Receipt& receipt,
                       std::deque<Message>& into) const {
+  const std::int64_t due_ms = due_after(milliseconds_of(options_.delay));
   while (!tickets.empty()) {
     const auto some = tickets.first(std::min<std::size_t>(options_.bundle, tickets.size()));
-    into.push_back({encode(some), delayed, some.size(), receipt.fork()});
+    into.push_back({encode(some), delayed, due_ms, some.size(), receipt.fork()});
     tickets = tickets.subspan(some.size());
   }
 }
@@ -106,17 +107,27 @@ void RabbitIn::connected(AmqpSession& /*session*/) {
   blocked_ = false;
 }
 
-void RabbitIn::turn(AmqpSession& session) {
+std::uint64_t RabbitIn::publish(AmqpSession& session, const Message& message) const {
+  if (!message.delayed) return session.publish("", topology_.ready, message.body);
+  std::vector<AmqpSession::Argument> headers = topology_.delay_headers;
+  if (topology_.tell_due) {
+    headers.push_back({kDue, message.due_ms, {}});
+    headers.push_back({kHold, milliseconds_of(options_.delay), {}});
+  }
+  return session.publish(topology_.delay_exchange, topology_.delay_key, message.body, headers,
+                         topology_.delay_unroutable);
+}
+
+std::chrono::milliseconds RabbitIn::turn(AmqpSession& session) {
   while (true) {
     std::unique_lock lock(mutex_);
-    if (waiting_.empty() || blocked_ || steady_clock::now() < hold_until_) return;
+    if (waiting_.empty() || blocked_ || steady_clock::now() < hold_until_) {
+      return Link::kPatience;
+    }
     const Message& next = waiting_.front();
     // Only this thread takes messages away, so this one stays where it is.
     lock.unlock();
-    const std::uint64_t tag =
-        next.delayed ? session.publish(topology_.delay_exchange, topology_.delay_key, next.body,
-                                       topology_.delay_headers, topology_.delay_unroutable)
-                     : session.publish("", topology_.ready, next.body);
+    const std::uint64_t tag = publish(session, next);
     lock.lock();
     unconfirmed_.emplace(tag, std::move(waiting_.front()));
     waiting_.pop_front();

@@ -35,15 +35,17 @@ class RabbitIn final : public Sink<Ticket>, private Link::Work {
   struct Message {
     std::string body;
     bool delayed = false;
+    std::int64_t due_ms = 0;  ///< of a delayed one, since the epoch
     std::size_t tickets = 0;
     Receipt receipt;
   };
 
   void connected(AmqpSession& session) override;
   void event(AmqpSession& session, AmqpSession::Event& event) override;
-  void turn(AmqpSession& session) override;
+  std::chrono::milliseconds turn(AmqpSession& session) override;
   void lost() override;
 
+  std::uint64_t publish(AmqpSession& session, const Message& message) const;
   void bundle(std::span<const Ticket> tickets, bool delayed, const Receipt& receipt,
               std::deque<Message>& into) const;
   /// Waits until `count` more messages have room; throws Transient while the broker is away or

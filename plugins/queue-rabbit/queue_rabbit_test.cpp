@@ -29,17 +29,54 @@ TEST_F(RabbitTest, TicketsGoThroughInBundles) {
 }
 
 TEST_F(RabbitTest, BeginningsAreDelayedAndTheRestGoesAtOnce) {
+  for (const DelayBy way : {DelayBy::hold, DelayBy::ttl}) {
+    SCOPED_TRACE(static_cast<int>(way));
+    options_.delay_by = way;
+    testing::TestContext context;
+    RabbitIn in(options_);
+    in.open(context);
+    Analyser out(options_);
+    const auto begin = steady_clock::now();
+    Batch<Ticket> batch = tickets(0, 1, Due::timeout);
+    batch.items.push_back(tickets(1, 1).items[0]);
+    put(in, std::move(batch));
+    ASSERT_TRUE(within(20s, [&] { return out.taker.different() == 2; }));
+    EXPECT_LT(out.taker.time_of(1), out.taker.time_of(0));
+    EXPECT_GE(out.taker.time_of(0) - begin, 500ms);
+    EXPECT_EQ(context.counter("delayed").value(), 1U);
+  }
+}
+
+TEST_F(RabbitTest, WhatAnAnalyserHoldsGoesToAnotherWhenItEnds) {
+  options_.delay = 3s;
   RabbitIn in(options_);
   in.open(context_);
-  Analyser out(options_);
   const auto begin = steady_clock::now();
-  Batch<Ticket> batch = tickets(0, 1, Due::timeout);
-  batch.items.push_back(tickets(1, 1).items[0]);
-  put(in, std::move(batch));
-  ASSERT_TRUE(within(20s, [&] { return out.taker.different() == 2; }));
-  EXPECT_LT(out.taker.time_of(1), out.taker.time_of(0));
-  EXPECT_GE(out.taker.time_of(0) - begin, 500ms);
-  EXPECT_EQ(context_.counter("delayed").value(), 1U);
+  {
+    Analyser out(options_);
+    put(in, tickets(0, 30, Due::timeout));
+    in.flush();
+    ASSERT_TRUE(within(
+        20s, [&] { return messages_in(options_.name + ".held", "messages_unacknowledged") == 3; }));
+    out.end();
+    EXPECT_EQ(out.taker.different(), 0U);
+  }
+  Analyser next(options_);
+  ASSERT_TRUE(within(20s, [&] { return next.taker.different() == 30; }));
+  EXPECT_GE(next.taker.time_of(0) - begin, 3s);
+  EXPECT_EQ(next.context.counter("dead").value(), 0U);
+}
+
+TEST_F(RabbitTest, AClockThatIsAheadHoldsNothingForLongerThanTheDelay) {
+  RabbitIn in(options_);
+  in.open(context_);
+  AmqpSession session(options_);
+  const Batch<Ticket> batch = tickets(0, 1, Due::timeout);
+  const std::string body = encode(batch.items);
+  session.publish("", options_.name + ".held", body,
+                  {{kDue, due_after(std::int64_t{3'600'000}), {}}, {kHold, 500, {}}});
+  Analyser out(options_);
+  EXPECT_TRUE(within(20s, [&] { return out.taker.different() == 1; }));
 }
 
 TEST_F(RabbitTest, FailedMessagesComeAgainAfterAPauseAndAreGivenUpInTheEnd) {
@@ -106,6 +143,7 @@ TEST_F(RabbitTest, WhatIsUnderWayAtTheEndGoesBackUnlessItIsDone) {
 }
 
 TEST_F(RabbitTest, OtherArgumentsOfAQueueAreNamed) {
+  options_.delay_by = DelayBy::ttl;
   {
     AmqpSession session(options_);
     session.declare_queue(options_.name + ".delay.500", {{"x-message-ttl", 9999, {}}});
@@ -130,7 +168,7 @@ TEST_F(RabbitTest, ABrokerWithoutTheDelayPluginIsToldApart) {
     GTEST_SKIP() << "this broker has the delayed-message plugin";
   } catch (const ConfigError& error) {
     EXPECT_EQ(error.option(), "delay_by");
-    EXPECT_THAT(error.what(), HasSubstr("delay_by = \"ttl\" needs none"));
+    EXPECT_THAT(error.what(), HasSubstr("delay_by = \"hold\" needs none"));
   }
 }
 

@@ -153,10 +153,12 @@ class RabbitTest : public ::testing::Test {
     }
     return true;
   }
-  /// Messages in a queue, as the broker counts them.
-  static std::size_t messages_in(const std::string& queue) {
-    const std::string list =
-        services->command("rabbitmqctl", {"-q", "list_queues", "name", "messages"});
+  /// What the broker has in its queues: lines of name, tab, messages.
+  static std::string queues(const std::string& count = "messages") {
+    return services->command("rabbitmqctl", {"-q", "list_queues", "name", count});
+  }
+  static std::size_t messages_in(const std::string& queue, const std::string& count = "messages") {
+    const std::string list = queues(count);
     const std::size_t at = list.find(queue + "\t");
     return at == std::string::npos ? 0 : std::stoul(list.substr(at + queue.size() + 1));
   }

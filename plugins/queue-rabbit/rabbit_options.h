@@ -8,13 +8,13 @@
 
 namespace millrace {
 
-enum class DelayBy : std::uint8_t { ttl, x_delayed_message };
+enum class DelayBy : std::uint8_t { hold, ttl, x_delayed_message };
 
 struct RabbitOptions {
   std::string server = "amqp://guest:guest@127.0.0.1:5672/";
   std::string name = "millrace";
   Duration delay = std::chrono::seconds(10);
-  DelayBy delay_by = DelayBy::ttl;
+  DelayBy delay_by = DelayBy::hold;
   std::uint32_t bundle = 64;
   std::uint32_t window = 512;
   std::uint32_t prefetch = 32;

@@ -192,15 +192,15 @@ void AmqpSession::bind(const std::string& queue, const std::string& exchange,
 void AmqpSession::consume(const std::string& queue, std::uint16_t prefetch) {
   amqp_basic_qos(state_.get(), kChannel, 0, prefetch, 0);
   check_reply("setting the prefetch");
-  amqp_basic_consume(state_.get(), kChannel, bytes_of(queue), bytes_of("millrace"), 0, 0, 0,
+  amqp_basic_consume(state_.get(), kChannel, bytes_of(queue), bytes_of(queue), 0, 0, 0,
                      amqp_empty_table);
   check_reply("starting to consume");
 }
 
-void AmqpSession::cancel() {
+void AmqpSession::cancel(const std::string& queue) {
   // Deliveries may come before the answer, so it is not waited for.
   amqp_basic_cancel_t request{};
-  request.consumer_tag = bytes_of("millrace");
+  request.consumer_tag = bytes_of(queue);
   request.nowait = 1;
   check(amqp_send_method(state_.get(), kChannel, AMQP_BASIC_CANCEL_METHOD, &request),
         "ending the consumer");
@@ -318,9 +318,15 @@ AmqpSession::Event AmqpSession::delivery(const amqp_basic_deliver_t& method) {
     const amqp_table_t& headers = message.properties.headers;
     for (int i = 0; i < headers.num_entries; ++i) {
       const amqp_table_entry_t& entry = headers.entries[i];
-      if (text_of(entry.key) == kAttempts && entry.value.kind == AMQP_FIELD_KIND_I64) {
-        event.attempts = static_cast<std::uint32_t>(
-            std::clamp<std::int64_t>(entry.value.value.i64, 0, UINT32_MAX));
+      if (entry.value.kind != AMQP_FIELD_KIND_I64) continue;
+      const std::int64_t value = entry.value.value.i64;
+      const std::string name = text_of(entry.key);
+      if (name == kAttempts) {
+        event.attempts = static_cast<std::uint32_t>(std::clamp<std::int64_t>(value, 0, UINT32_MAX));
+      } else if (name == kDue) {
+        event.due_ms = value;
+      } else if (name == kHold) {
+        event.hold_ms = value;
       }
     }
   }

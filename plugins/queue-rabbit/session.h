@@ -64,8 +64,10 @@ class AmqpSession {
   void declare_exchange(const std::string& name, const std::string& type,
                         const std::vector<Argument>& arguments);
   void bind(const std::string& queue, const std::string& exchange, const std::string& key);
+  /// Takes messages from one more queue; `prefetch` is for each of them.
   void consume(const std::string& queue, std::uint16_t prefetch);
-  void cancel();
+  /// Takes no more from that queue; what was sent before may still come.
+  void cancel(const std::string& queue);
 
   /// Whether a message that no queue would take comes back, which breaks the connection.
   enum class Unroutable : std::uint8_t { comes_back, is_dropped };
@@ -91,6 +93,8 @@ class AmqpSession {
     bool multiple = false;  ///< of confirms: all tags up to this one
     std::string body;
     std::uint32_t attempts = 0;  ///< the header x-attempts
+    std::int64_t due_ms = 0;     ///< the header x-due: milliseconds since the epoch
+    std::int64_t hold_ms = 0;    ///< the header x-hold: how long it waits at most
     std::string text;
   };
   /// What has come; `none` if nothing is there. Serves heartbeats, so call it often.
@@ -116,6 +120,8 @@ class AmqpSession {
 };
 
 inline constexpr const char* kAttempts = "x-attempts";
+inline constexpr const char* kDue = "x-due";
+inline constexpr const char* kHold = "x-hold";
 inline constexpr const char* kReason = "x-reason";
 
 }  // namespace millrace
