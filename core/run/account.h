@@ -49,7 +49,6 @@ class Account {
   Counter retried;   ///< items of calls that had to be repeated
   Tally batches;
   Counter busy_ns;      ///< time in the stage's own code, see BusySampler
-  Tally calls;          ///< under way at this moment
   Counter undelivered;  ///< of a source: batches whose receipt failed
 
   std::atomic<std::uint64_t> progress_done{0};  ///< see Context::progress

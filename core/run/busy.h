@@ -42,6 +42,14 @@ class BusySampler {
  public:
   static constexpr std::chrono::milliseconds kPeriod{10};
 
+  /// Whether a thread is in that stage's own code at this moment.
+  [[nodiscard]] bool works_on(const Account& account) {
+    const std::lock_guard lock(mutex_);
+    return std::ranges::any_of(keepers_, [&](const Timekeeper* keeper) {
+      return keeper->current_.load(std::memory_order_relaxed) == &account;
+    });
+  }
+
   /// Puts the time since the last look on the accounts that are worked on now. One thread.
   void look() {
     const auto now = std::chrono::steady_clock::now();

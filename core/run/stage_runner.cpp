@@ -53,10 +53,13 @@ struct StageRunner::Instance {
   bool opened = false;
 };
 
-/// What a stage pushes into: completes the batch and sends it to the readers.
-class StageRunner::Emitter : public Downstream {
+/// What a stage pushes into: completes the batch and sends it to the readers, or, with several
+/// workers, keeps it until its turn comes.
+class StageRunner::Emitter final : public Downstream {
  public:
-  Emitter(StageRunner& runner, Timekeeper& keeper) : runner_(runner), keeper_(keeper) {}
+  /// With `kept` what is pushed goes there and not to the readers.
+  Emitter(StageRunner& runner, Timekeeper& keeper, std::vector<BoxedBatch>* kept = nullptr)
+      : runner_(runner), keeper_(keeper), kept_(kept) {}
 
   /// What is pushed from now on comes from `input` (null: from nothing in particular).
   void begin(const BatchBase* input) {
@@ -71,28 +74,19 @@ class StageRunner::Emitter : public Downstream {
       if (!batch.receipt) batch.receipt = input_->receipt.fork();
       if (batch.watermark == kNoTime) batch.watermark = input_->watermark;
     }
-    forward(batch);
+    if (kept_ != nullptr) {
+      kept_->push_back(batch.type().box(std::move(batch)));
+    } else {
+      runner_.send(batch, keeper_);
+    }
   }
 
- protected:
-  virtual void forward(BatchBase& batch) { runner_.send(batch, keeper_); }
-
+ private:
   StageRunner& runner_;
   Timekeeper& keeper_;
-
- private:
+  std::vector<BoxedBatch>* const kept_;
   const BatchBase* input_ = nullptr;
   std::size_t pushed_ = 0;
-};
-
-/// With several workers: keeps what is pushed until its turn comes.
-class StageRunner::Collector final : public Emitter {
- public:
-  using Emitter::Emitter;
-  std::vector<BoxedBatch> batches;
-
- protected:
-  void forward(BatchBase& batch) override { batches.push_back(batch.type().box(std::move(batch))); }
 };
 
 StageRunner::StageRunner(const Plan::Stage& plan, RunState& state) : plan_(plan), state_(state) {
@@ -137,7 +131,7 @@ void StageRunner::make_queue(bool upstream_has_workers) {
   if (queue_) account_.in.share();
   if (plan_.descriptor->counts_handled) account_.handled.share();
   if (instances_.size() > 1) {
-    for (Tally* tally : {&account_.out, &account_.handled, &account_.batches, &account_.calls}) {
+    for (Tally* tally : {&account_.out, &account_.handled, &account_.batches}) {
       tally->share();
     }
   }
@@ -145,6 +139,8 @@ void StageRunner::make_queue(bool upstream_has_workers) {
 
 void StageRunner::attach_to(StageRunner& upstream, const InputAdapter* adapter) {
   upstream.readers_.push_back({this, adapter, inputs_++});
+  const bool direct = adapter == nullptr && !queue_;  // then it is required, too
+  upstream.fused_ = direct && upstream.readers_.size() == 1 ? this : nullptr;
 }
 
 // --- Giving on
@@ -154,6 +150,7 @@ void StageRunner::send(BatchBase& batch, Timekeeper& keeper) {
   const std::size_t items = batch.type().count(batch);
   account_.out.add(items);
   account_.batches.add();
+  if (fused_ != nullptr) return fused_->accept_fused(batch, items, keeper);
   for (std::size_t i = 0; i < readers_.size(); ++i) {
     const Reader& reader = readers_[i];
     if (i + 1 < readers_.size()) {
@@ -177,13 +174,15 @@ void StageRunner::accept(BatchBase& batch, std::size_t items, const Reader& as,
     return accept(*converted, converted->type().count(*converted), {as.stage, nullptr, as.producer},
                   keeper);
   }
+  if (!queue_) return accept_fused(batch, items, keeper);
   account_.in.add(items);
-  if (queue_) {
-    const OnAccount waiting(keeper, nullptr);
-    discard(queue_->push(batch.type().box(std::move(batch)), as.producer),
-            failed_ ? "stage-failed" : "queue-full");
-    return;
-  }
+  const OnAccount waiting(keeper, nullptr);
+  discard(queue_->push(batch.type().box(std::move(batch)), as.producer),
+          failed_ ? "stage-failed" : "queue-full");
+}
+
+void StageRunner::accept_fused(BatchBase& batch, std::size_t items, Timekeeper& keeper) {
+  account_.in.add(items);
   Emitter emitter(*this, keeper);
   call(*instances_.front(), batch, items, emitter, keeper);
 }
@@ -203,10 +202,9 @@ void StageRunner::discard(const std::vector<BoxedBatch>& batches, std::string_vi
 // --- Calling the stage
 // ----------------------------------------------------------------------------
 
-void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, Downstream& out,
+void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, Emitter& out,
                        Timekeeper& keeper) {
   const OnAccount mine(keeper, &account_);
-  auto& emitter = static_cast<Emitter&>(out);
   const bool only_time = items == 0;
   const auto since = std::chrono::steady_clock::time_point();
   auto first_failure = since;
@@ -217,11 +215,9 @@ void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, 
       return;
     }
     const std::uint64_t dropped_before = instance.context.dropped_items.value();
-    emitter.begin(&batch);
-    account_.calls.add();
+    out.begin(&batch);
     try {
       instance.stage->process_erased(batch, out);
-      account_.calls.subtract(1);
       if (!plan_.descriptor->counts_handled) {
         account_.handled.add(items - (instance.context.dropped_items.value() - dropped_before));
       }
@@ -229,7 +225,6 @@ void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, 
       if (queue_ && attempt > 0) queue_->set_lossy(false);
       break;
     } catch (const Transient& error) {
-      account_.calls.subtract(1);
       if (first_failure == since) first_failure = std::chrono::steady_clock::now();
       account_.retried.add(items);
       if (!handle_transient(error, batch, items, attempt, first_failure)) {
@@ -238,7 +233,6 @@ void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, 
         return;
       }
     } catch (const Rejected& error) {
-      account_.calls.subtract(1);
       try {
         handle_rejected(error, batch);
       } catch (const std::exception& failure) {
@@ -250,19 +244,16 @@ void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, 
         return;
       }
     } catch (const std::exception& error) {
-      account_.calls.subtract(1);
       fail(error.what());
     } catch (...) {
-      account_.calls.subtract(1);
       fail("it threw something that is no std::exception");
     }
   }
   // Time that has moved must not stop at a stage that had nothing to say.
-  if (only_time && emitter.pushed() == 0 && !readers_.empty()) {
-    Emitter& time = emitter;
+  if (only_time && out.pushed() == 0 && !readers_.empty()) {
     const BoxedBatch tick = plan_.descriptor->output->empty();
     tick->watermark = batch.watermark;
-    time.push(*tick);
+    out.push(*tick);
   }
 }
 
@@ -331,28 +322,23 @@ void StageRunner::fail(const std::string& what) {
   if (queue_) discard(queue_->abandon(), "stage-failed");
 }
 
-void StageRunner::flush(Instance& instance, Downstream& out, Timekeeper& keeper) {
+void StageRunner::flush(Instance& instance, Emitter& out, Timekeeper& keeper) {
   const OnAccount mine(keeper, &account_);
-  static_cast<Emitter&>(out).begin(nullptr);
+  out.begin(nullptr);
   const auto since = std::chrono::steady_clock::now();
   for (int attempt = 0; !failed_; ++attempt) {
-    account_.calls.add();
     try {
       instance.stage->flush_erased(out);
-      account_.calls.subtract(1);
       return;
     } catch (const Transient& error) {
-      account_.calls.subtract(1);
       if (std::chrono::steady_clock::now() - since >= plan_.host.retry_for) {
         fail(fmt::format("gave up flushing: {}", error.what()));
       } else {
         std::this_thread::sleep_for(backoff(attempt));
       }
     } catch (const std::exception& error) {
-      account_.calls.subtract(1);
       fail(error.what());
     } catch (...) {
-      account_.calls.subtract(1);
       fail("it threw something that is no std::exception");
     }
   }
@@ -409,7 +395,6 @@ void StageRunner::run_source() noexcept {
   CountingEmitter counting(emitter, account_);
   {
     const OnAccount mine(keeper, &account_);
-    account_.calls.add();
     try {
       instances_.front()->stage->run_erased(counting, state_.stop.get_token());
     } catch (const std::exception& error) {
@@ -417,7 +402,6 @@ void StageRunner::run_source() noexcept {
     } catch (...) {
       fail("it threw something that is no std::exception");
     }
-    account_.calls.subtract(1);
   }
   finish(keeper);
 }
@@ -426,9 +410,9 @@ void StageRunner::run_worker(std::size_t worker) noexcept {
   constexpr std::chrono::milliseconds kHeartbeat(100);
   Timekeeper keeper(state_.sampler);
   Instance& instance = *instances_[worker];
-  Emitter direct(*this, keeper);
-  Collector collector(*this, keeper);
   const bool ordered = instances_.size() > 1;
+  std::vector<BoxedBatch> kept;
+  Emitter emitter(*this, keeper, ordered ? &kept : nullptr);
   while (true) {
     BatchQueue::Popped popped = queue_->pop(coalesce_, kHeartbeat);
     if (popped.kind == BatchQueue::Popped::Kind::end) break;
@@ -437,14 +421,12 @@ void StageRunner::run_worker(std::size_t worker) noexcept {
       if (popped.watermark == kNoTime || failed_) continue;
       const BoxedBatch tick = plan_.descriptor->input->empty();
       tick->watermark = popped.watermark;
+      call(instance, *tick, 0, emitter, keeper);
       // With several workers, time is passed on by the batches; a heartbeat might overtake them.
-      Collector aside(*this, keeper);
-      call(instance, *tick, 0, ordered ? static_cast<Downstream&>(aside) : direct, keeper);
-    } else if (ordered) {
-      call(instance, *popped.batch, items, collector, keeper);
-      deliver_in_order(popped.number, std::exchange(collector.batches, {}), keeper);
+      kept.clear();
     } else {
-      call(instance, *popped.batch, items, direct, keeper);
+      call(instance, *popped.batch, items, emitter, keeper);
+      if (ordered) deliver_in_order(popped.number, std::exchange(kept, {}), keeper);
     }
   }
   // The last one to leave finds everything delivered and ends the stage.

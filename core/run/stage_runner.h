@@ -68,7 +68,7 @@ class StageRunner {
   [[nodiscard]] std::size_t waiting() const { return queue_->waiting(); }
   [[nodiscard]] bool gave_up() const { return failed_; }
   /// In a call of the stage's own code at this moment.
-  [[nodiscard]] bool busy() const { return account_.calls.value() > 0; }
+  [[nodiscard]] bool busy() const { return state_.sampler.works_on(account_); }
   struct Progress {
     std::uint64_t done = 0;
     std::uint64_t total = 0;
@@ -92,7 +92,6 @@ class StageRunner {
 
  private:
   class Emitter;
-  class Collector;
   struct Instance;
   struct Reader {
     StageRunner* stage;
@@ -102,12 +101,13 @@ class StageRunner {
 
   /// `items` is what the batch holds, counted once on its way; `as`: which of the inputs it is.
   void accept(BatchBase& batch, std::size_t items, const Reader& as, Timekeeper& keeper);
-  void call(Instance& instance, BatchBase& batch, std::size_t items, Downstream& out,
+  void accept_fused(BatchBase& batch, std::size_t items, Timekeeper& keeper);
+  void call(Instance& instance, BatchBase& batch, std::size_t items, Emitter& out,
             Timekeeper& keeper);
   bool handle_transient(const std::exception& error, const BatchBase& batch, std::size_t items,
                         int attempt, std::chrono::steady_clock::time_point since);
   void handle_rejected(const Rejected& error, BatchBase& batch);
-  void flush(Instance& instance, Downstream& out, Timekeeper& keeper);
+  void flush(Instance& instance, Emitter& out, Timekeeper& keeper);
   void finish(Timekeeper& keeper);
   void input_ended(std::size_t producer, Timekeeper& keeper);
   void send(BatchBase& batch, Timekeeper& keeper);
@@ -120,6 +120,7 @@ class StageRunner {
   Account account_;
   std::vector<std::unique_ptr<Instance>> instances_;
   std::vector<Reader> readers_;
+  StageRunner* fused_ = nullptr;  ///< the only reader, if nothing stands between: the usual case
   std::size_t inputs_ = 0;
   Coalesce coalesce_;
   std::unique_ptr<BatchQueue> queue_;

@@ -1,6 +1,7 @@
 #include "millrace/decode.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace millrace {
@@ -57,7 +58,6 @@ struct Network {
   std::size_t end = 0;  ///< of the packet's bytes: captured, and not beyond what the header names
   std::size_t src = 0;  ///< offsets of the addresses
   std::size_t dst = 0;
-  std::size_t address_size = 4;
 };
 
 bool is_vlan(std::uint16_t type) {
@@ -136,7 +136,6 @@ Decode ipv6(const Bytes& bytes, std::size_t l3, Network& network, Decoded& decod
   const std::size_t payload = bytes.u16(l3 + 4);
   network.end = payload == 0 ? bytes.size() : std::min(bytes.size(), l3 + kHeader + payload);
   network.family = 6;
-  network.address_size = 16;
   network.src = l3 + 8;
   network.dst = l3 + 24;
   std::uint8_t next = bytes.u8(l3 + 6);
@@ -177,18 +176,51 @@ Decode ipv6(const Bytes& bytes, std::size_t l3, Network& network, Decoded& decod
   }
 }
 
+/// An address as numbers that compare as its bytes do.
+template <class Word>
+Word big_endian(const std::byte* at) {
+  Word word = 0;
+  std::memcpy(&word, at, sizeof word);
+  if constexpr (std::endian::native == std::endian::big) return word;
+  if constexpr (sizeof word == 4) return __builtin_bswap32(word);
+  return __builtin_bswap64(word);
+}
+
+/// Whether the source is the lower endpoint; the addresses decide, then the ports.
+bool source_is_low(const Bytes& bytes, const Network& network, std::uint16_t src_port,
+                   std::uint16_t dst_port) {
+  const std::byte* src = bytes.at(network.src);
+  const std::byte* dst = bytes.at(network.dst);
+  if (network.family == 4) {
+    const std::uint64_t low = std::uint64_t{big_endian<std::uint32_t>(src)} << 16U | src_port;
+    const std::uint64_t high = std::uint64_t{big_endian<std::uint32_t>(dst)} << 16U | dst_port;
+    return low <= high;
+  }
+  for (const std::size_t half : {std::size_t{0}, sizeof(std::uint64_t)}) {
+    const auto of_src = big_endian<std::uint64_t>(src + half);
+    const auto of_dst = big_endian<std::uint64_t>(dst + half);
+    if (of_src != of_dst) return of_src < of_dst;
+  }
+  return src_port <= dst_port;
+}
+
 void set_key(const Bytes& bytes, const Network& network, std::uint16_t src_port,
              std::uint16_t dst_port, Decoded& decoded) {
   FiveTuple& key = decoded.key;
   key = {};
   key.protocol = network.protocol;
   key.family = network.family;
-  int order = std::memcmp(bytes.at(network.src), bytes.at(network.dst), network.address_size);
-  if (order == 0) order = src_port < dst_port ? -1 : src_port > dst_port ? 1 : 0;
-  decoded.src_is_low = order <= 0;
-  const bool src_low = decoded.src_is_low;
-  bytes.copy(src_low ? network.src : network.dst, network.address_size, key.low.data());
-  bytes.copy(src_low ? network.dst : network.src, network.address_size, key.high.data());
+  const bool src_low = source_is_low(bytes, network, src_port, dst_port);
+  decoded.src_is_low = src_low;
+  const std::size_t low = src_low ? network.src : network.dst;
+  const std::size_t high = src_low ? network.dst : network.src;
+  if (network.family == 4) {  // sizes that are known are copied without a call
+    bytes.copy(low, 4, key.low.data());
+    bytes.copy(high, 4, key.high.data());
+  } else {
+    bytes.copy(low, 16, key.low.data());
+    bytes.copy(high, 16, key.high.data());
+  }
   key.low_port = src_low ? src_port : dst_port;
   key.high_port = src_low ? dst_port : src_port;
 }

@@ -29,14 +29,20 @@ class PacketStore {
   void append(Chain& chain, const SessionPacket& packet) {
     const Record record{packet.time,      packet.size,     packet.l4_offset,
                         packet.l7_offset, packet.from_src, packet.fragment};
-    write(chain, reinterpret_cast<const std::byte*>(&record), sizeof record);
+    if (chain.last != kNone && kBlockBytes - chain.used >= sizeof record) {
+      std::memcpy(blocks_[chain.last].data.data() + chain.used, &record, sizeof record);
+      chain.used += sizeof record;
+      chain.bytes += sizeof record;
+    } else {
+      write(chain, reinterpret_cast<const std::byte*>(&record), sizeof record);
+    }
     if (packet.size != 0) write(chain, packet.data, packet.size);
   }
 
-  /// The packets of a chain, valid until the next call.
-  std::span<const SessionPacket> read(const Chain& chain) {
-    if (bytes_.size() < chain.bytes) bytes_.resize(chain.bytes);
-    std::byte* to = bytes_.data();
+  /// The packets of a chain, gathered into `room` of at least chain.bytes, where their bytes stay.
+  /// The array itself is valid until the next call.
+  std::span<const SessionPacket> read(const Chain& chain, std::span<std::byte> room) {
+    std::byte* to = room.data();
     for (std::uint32_t block = chain.first; block != kNone; block = blocks_[block].next) {
       const std::size_t size = block == chain.last ? chain.used : kBlockBytes;
       std::memcpy(to, blocks_[block].data.data(), size);
@@ -45,9 +51,9 @@ class PacketStore {
     packets_.clear();
     for (std::size_t at = 0; at < chain.bytes;) {
       Record record;
-      std::memcpy(&record, bytes_.data() + at, sizeof record);
+      std::memcpy(&record, room.data() + at, sizeof record);
       at += sizeof record;
-      packets_.push_back({record.time, bytes_.data() + at, record.size, record.l4_offset,
+      packets_.push_back({record.time, room.data() + at, record.size, record.l4_offset,
                           record.l7_offset, record.from_src, record.fragment});
       at += record.size;
     }
@@ -107,7 +113,6 @@ class PacketStore {
   }
 
   Slab<Block, 1024> blocks_;
-  std::vector<std::byte> bytes_;
   std::vector<SessionPacket> packets_;
 };
 

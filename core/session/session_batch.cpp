@@ -1,5 +1,7 @@
 #include <cstring>
 #include <deque>
+#include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,8 +26,10 @@ class SessionBatch::Impl {
     sessions_.push_back(session);
     sessions_.back().info.agent = keep(session.info.agent);
     first_packet_.push_back(storage_->packets.size());
+    const bool here = !session.packets.empty() && in_room(session.packets.front().data);
     for (const SessionPacket& packet : session.packets) {
       SessionPacket& copy = storage_->packets.emplace_back(packet);
+      if (here) continue;
       std::byte* to = allocate(packet.size);
       if (packet.size != 0) std::memcpy(to, packet.data, packet.size);
       copy.data = to;
@@ -44,9 +48,15 @@ class SessionBatch::Impl {
     storage_ = std::make_shared<Storage>();
     sessions_ = {};
     first_packet_.clear();
+    room_ = {};
     free_ = 0;
     chunk_bytes_ = 0;
     return batch;
+  }
+
+  std::span<std::byte> room(std::size_t bytes) {
+    room_ = {allocate(bytes), bytes};
+    return room_;
   }
 
   [[nodiscard]] std::size_t size() const { return sessions_.size(); }
@@ -66,6 +76,12 @@ class SessionBatch::Impl {
     return storage_->agents.back();
   }
 
+  [[nodiscard]] bool in_room(const std::byte* data) const {
+    const std::less_equal<> ordered;  // of pointers into any objects
+    return !room_.empty() && ordered(room_.data(), data) &&
+           ordered(data, room_.data() + room_.size());
+  }
+
   std::byte* allocate(std::size_t size) {
     if (size > free_) {
       const std::size_t chunk = std::max(kChunk, size);
@@ -81,6 +97,7 @@ class SessionBatch::Impl {
   std::vector<Session> sessions_;
   std::vector<std::size_t> first_packet_;
   std::shared_ptr<Storage> storage_ = std::make_shared<Storage>();
+  std::span<std::byte> room_;  ///< given out last
   std::byte* next_ = nullptr;
   std::size_t free_ = 0;
   std::size_t chunk_bytes_ = 0;
@@ -89,6 +106,7 @@ class SessionBatch::Impl {
 SessionBatch::SessionBatch() : impl_(std::make_unique<Impl>()) {}
 SessionBatch::~SessionBatch() = default;
 void SessionBatch::add(const Session& session) { impl_->add(session); }
+std::span<std::byte> SessionBatch::room(std::size_t bytes) { return impl_->room(bytes); }
 std::size_t SessionBatch::size() const noexcept { return impl_->size(); }
 std::size_t SessionBatch::bytes() const noexcept { return impl_->bytes(); }
 Batch<Session> SessionBatch::take() { return impl_->take(); }

@@ -15,26 +15,27 @@ namespace millrace {
 
 inline constexpr std::uint32_t kNone = 0xFFFFFFFF;
 
+/// What a packet needs comes first: one that comes after its session was due touches 64 bytes.
 struct SessionEntry {
   FiveTuple key;
   bool active = false;  ///< not due yet
   bool src_is_low = true;
   std::uint32_t hash = 0;
   std::uint32_t agent = 0;
-  std::uint32_t previous = kNone;  ///< in the list of active or of done sessions
-  std::uint32_t next = kNone;
+  Timestamp touched;  ///< the table's clock at the last packet
   std::uint32_t epoch = 0;
   std::uint32_t packets = 0;
   PacketStore::Chain chain;
-  Timestamp first_seen;
   Timestamp last_seen;
-  Timestamp created;  ///< the table's clock at the first packet
-  Timestamp touched;  ///< the table's clock at the last packet
   std::uint64_t bytes = 0;
   std::uint64_t payload_bytes = 0;
+  Timestamp first_seen;
+  Timestamp queued;  ///< the table's clock when it was put at the end of its list
   std::uint64_t born = 0;
+  std::uint32_t previous = kNone;  ///< in the list of active or of done sessions
+  std::uint32_t next = kNone;
 };
-static_assert(sizeof(SessionEntry) <= 152, "the header promises this bound");
+static_assert(sizeof(SessionEntry) <= 136, "the header promises this bound");
 
 using SessionEntries = Slab<SessionEntry, 1024>;
 

@@ -64,8 +64,7 @@ class SessionTable::Impl {
     constexpr std::size_t kAhead = 6;
     for (std::size_t i = 0; i < packets.size(); ++i) {
       if (i + kAhead < packets.size() && work_[i + kAhead].kind == Decode::transport) {
-        const std::uint32_t entry = index_.hint(work_[i + kAhead].hash);
-        if (entry != kNone) __builtin_prefetch(&entries_[entry]);
+        prefetch(index_.hint(work_[i + kAhead].hash));
       }
       handle(packets[i], work_[i], tag, emit);
     }
@@ -75,11 +74,18 @@ class SessionTable::Impl {
   void advance(Timestamp time, const Emit& emit) {
     if (time <= clock_) return;
     clock_ = time;
-    while (!active_.empty() && clock_ - entries_[active_.front()].created >= limits_.delay) {
+    while (!active_.empty() && clock_ - entries_[active_.front()].queued >= limits_.delay) {
       finish(active_.front(), Due::timeout, emit);
     }
-    while (!done_.empty() && clock_ - entries_[done_.front()].touched > limits_.idle) {
-      forget(done_.front());
+    while (!done_.empty()) {
+      const SessionEntry& oldest = entries_[done_.front()];
+      if (clock_ - oldest.touched > limits_.idle) {
+        forget(done_.front());
+      } else if (clock_ - oldest.queued > limits_.idle) {
+        queue_again(done_.front());
+      } else {
+        break;
+      }
     }
   }
 
@@ -96,6 +102,8 @@ class SessionTable::Impl {
     while (!active_.empty()) finish(active_.front(), Due::end, emit);
   }
 
+  void gather_into(SessionBatch* batch) { batch_ = batch; }
+
   [[nodiscard]] const SessionCounts& counts() const { return counts_; }
   [[nodiscard]] std::size_t size() const { return entries_.used(); }
   [[nodiscard]] std::size_t active() const { return active_count_; }
@@ -109,6 +117,13 @@ class SessionTable::Impl {
 
   [[nodiscard]] SessionId id_of(const SessionEntry& entry) const {
     return session_id(entry.key, entry.first_seen, entry.epoch, agents_.name(entry.agent));
+  }
+
+  void prefetch(std::uint32_t entry) const {
+    if (entry == kNone) return;
+    constexpr std::size_t kLine = 64;
+    const auto* bytes = reinterpret_cast<const std::byte*>(&entries_[entry]);
+    for (std::size_t at = 0; at < sizeof(SessionEntry); at += kLine) __builtin_prefetch(bytes + at);
   }
 
   /// First pass: decodes and asks the memory for what the second pass will need.
@@ -181,10 +196,10 @@ class SessionTable::Impl {
         done_.remove(entries_, index);
         begin(index, packet, decoded, forgotten ? 0 : entry.epoch + 1, tag);
       } else {
+        // Its place in the list is mended when it comes to the front: most packets of large
+        // captures come this way, and the neighbours in the list are in no cache.
         ++counts_.after_due;
         entry.touched = clock_;
-        done_.remove(entries_, index);
-        done_.push_back(entries_, index);
         return;
       }
     }
@@ -203,6 +218,9 @@ class SessionTable::Impl {
     if (entries_.used() >= limits_.max_sessions) {
       if (done_.empty()) {
         evict(emit);  // leaves it done, to be forgotten
+      }
+      while (entries_[done_.front()].touched > entries_[done_.front()].queued) {
+        queue_again(done_.front());
       }
       forget(done_.front());
       ++counts_.forgotten;
@@ -227,7 +245,7 @@ class SessionTable::Impl {
     entry.chain = {};
     entry.first_seen = packet.time;
     entry.last_seen = packet.time;
-    entry.created = clock_;
+    entry.queued = clock_;
     entry.bytes = 0;
     entry.payload_bytes = 0;
     entry.born = tag;
@@ -250,11 +268,18 @@ class SessionTable::Impl {
 
   void evict(const Emit& emit) { finish(active_.front(), Due::evicted, emit); }
 
+  std::span<std::byte> room_for(std::size_t bytes) {
+    if (batch_ != nullptr) return batch_->room(bytes);
+    if (scratch_.size() < bytes) scratch_.resize(bytes);
+    return scratch_;
+  }
+
   /// The session is due: emitted, its packets freed, its five-tuple remembered.
   void finish(std::uint32_t index, Due due, const Emit& emit) {
     SessionEntry& entry = entries_[index];
     active_.remove(entries_, index);
     done_.push_back(entries_, index);
+    entry.queued = clock_;
     entry.active = false;
     --active_count_;
     Session session;
@@ -270,9 +295,16 @@ class SessionTable::Impl {
     session.info.payload_bytes = entry.payload_bytes;
     session.info.agent = agents_.name(entry.agent);
     session.layer = limits_.layer;
-    session.packets = store_.read(entry.chain);
+    session.packets = store_.read(entry.chain, room_for(entry.chain.bytes));
     store_.release(entry.chain);
     emit(session, entry.born);
+  }
+
+  /// A done five-tuple had packets since it was queued: it gets a second chance.
+  void queue_again(std::uint32_t index) {
+    done_.remove(entries_, index);
+    done_.push_back(entries_, index);
+    entries_[index].queued = clock_;
   }
 
   void forget(std::uint32_t index) {
@@ -286,9 +318,11 @@ class SessionTable::Impl {
   Begin on_begin_;
   SessionEntries entries_;
   SessionIndex index_;
-  SessionList active_;  ///< by `created`
-  SessionList done_;    ///< by time of becoming done or of the last packet after that
+  SessionList active_;  ///< by `queued`, when they began
+  SessionList done_;    ///< by `queued`, when they became due or were last found in use
   PacketStore store_;
+  SessionBatch* batch_ = nullptr;
+  std::vector<std::byte> scratch_;  ///< without a batch: the packets of a session that is due
   FragmentCache fragments_;
   Agents agents_;
   std::uint64_t seed_;
@@ -311,6 +345,7 @@ bool SessionTable::expire(const FiveTuple& key, std::string_view agent, const Se
                           const Emit& emit) {
   return impl_->expire(key, agent, id, emit);
 }
+void SessionTable::gather_into(SessionBatch* batch) noexcept { impl_->gather_into(batch); }
 void SessionTable::flush(const Emit& emit) { impl_->flush(emit); }
 const SessionCounts& SessionTable::counts() const noexcept { return impl_->counts(); }
 std::size_t SessionTable::size() const noexcept { return impl_->size(); }

@@ -35,7 +35,7 @@ class Slab {
  private:
   void grow() {
     const auto first = static_cast<std::uint32_t>(chunks_.size() * ChunkSize);
-    chunks_.push_back(std::make_unique<T[]>(ChunkSize));
+    chunks_.push_back(std::make_unique_for_overwrite<T[]>(ChunkSize));
     // Room for all, so that release never allocates.
     free_.reserve(chunks_.size() * ChunkSize);
     for (std::size_t i = ChunkSize; i-- > 0;) {

@@ -24,7 +24,9 @@ SessionLimits session_limits(const SplitOptions& options) {
   return limits;
 }
 
-SplitMemory::SplitMemory(const SplitOptions& options) : table_(session_limits(options)) {}
+SplitMemory::SplitMemory(const SplitOptions& options) : table_(session_limits(options)) {
+  table_.gather_into(&batch_);
+}
 
 void SplitMemory::open(Context& context) {
   context_ = &context;

@@ -39,15 +39,18 @@ struct SessionCounts {
   std::uint64_t forgotten = 0;  ///< done five-tuples forgotten early, table full
 };
 
+class SessionBatch;
+
 /// Groups packets into sessions (design section 7), on the time that the packets carry.
 ///
 /// A session is emitted exactly once, when it is full, when `delay` has passed, when it must make
 /// room, or at `flush`. Its five-tuple is remembered until it was idle for `idle` or a TCP SYN
 /// without ACK arrives; until then further packets are counted, not stored. A table that is full
-/// first forgets the done five-tuple that was idle for longest, then emits its oldest session as
+/// first forgets the done five-tuple that has not been in use for longest (second chance: one that
+/// had packets since it was last looked at is passed over once), then emits its oldest session as
 /// `evicted`. What is emitted depends on the packets alone, not on how they are cut into batches.
 ///
-/// Memory: at most about max_sessions * 144 bytes (grown as needed), max_bytes plus an eighth for
+/// Memory: at most about max_sessions * 180 bytes (grown as needed), max_bytes plus an eighth for
 /// the blocks that hold packets, max_fragments * 96. No allocation per packet. Threads: one.
 class SessionTable {
  public:
@@ -71,6 +74,10 @@ class SessionTable {
   /// Emits the session of this key and id as `timeout` if it is not due yet. Returns whether it
   /// was.
   bool expire(const FiveTuple& key, std::string_view agent, const SessionId& id, const Emit& emit);
+  /// From now on the packets of sessions that are due are gathered in the storage of `batch`, so
+  /// that `batch.add`, called in Emit, need not copy them again. `batch` must outlive the table or
+  /// this setting; null: no batch.
+  void gather_into(SessionBatch* batch) noexcept;
   /// Emits everything that is not due yet, oldest first, as `end`.
   void flush(const Emit& emit);
 
@@ -92,7 +99,10 @@ class SessionBatch {
   SessionBatch(const SessionBatch&) = delete;
   SessionBatch& operator=(const SessionBatch&) = delete;
 
+  /// Copies the packets' bytes, unless they lie in the room that was given out last.
   void add(const Session& session);
+  /// Room in the storage of the batch that `take` will give.
+  [[nodiscard]] std::span<std::byte> room(std::size_t bytes);
   [[nodiscard]] std::size_t size() const noexcept;
   [[nodiscard]] std::size_t bytes() const noexcept;
   /// The sessions added since the last take.
