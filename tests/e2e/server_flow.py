@@ -116,7 +116,7 @@ class Upload:
 
     def _post(self, body: bytes, chunk: str):
         end = time.monotonic() + self.patience
-        attempt = 0
+        attempt = self.done  # so that the receivers take turns
         said = ""
         while time.monotonic() < end:
             addresses = self.addresses()

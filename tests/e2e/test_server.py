@@ -137,6 +137,8 @@ def test_all_captures_in_chunks_by_four_clients_give_the_rows_of_standalone(serv
     for process in server.processes:
         process.drain()
     assert server.rows() == expected
+    for receiver in server.receivers:
+        assert re.search(r"uploads-ok [1-9]", receiver.text()), "it had no part in this"
 
 
 PACKETS = int(os.environ.get("MILLRACE_FAULT_PACKETS", "200000"))
