@@ -1,12 +1,14 @@
 // Makes a large Ethernet capture out of small ones: OUT gets as many rounds over the inputs as it
 // takes to reach MEGABYTES, with other addresses and later times in every round, so that sessions
-// grow with packets. Inputs of other link types are left out.
+// grow with packets. Inputs of other link types are left out. With --spread N the packets of a
+// session go to up to N sessions in turn: as many packets, more sessions.
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <pcap/pcap.h>
@@ -55,8 +57,15 @@ std::vector<Kept> read_all(int count, char** names) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count < 4) {
-    std::fprintf(stderr, "usage: bench-grow OUT MEGABYTES CAPTURE...\n");
+  std::uint32_t spread = 1;
+  if (count > 2 && std::string_view(arguments[1]) == "--spread") {
+    spread = static_cast<std::uint32_t>(std::strtoul(arguments[2], nullptr, 10));
+    arguments += 2;
+    count -= 2;
+  }
+  if (count < 4 || spread < 1 || spread > 256) {
+    std::fprintf(stderr,
+                 "usage: bench-grow [--spread N] OUT MEGABYTES CAPTURE...   (N: 1 to 256)\n");
     return 2;
   }
   std::vector<Kept> packets = read_all(count - 3, arguments + 3);
@@ -72,6 +81,7 @@ int main(int count, char** arguments) {
   }
   const auto wanted = std::strtoull(arguments[2], nullptr, 10) * 1000000;
   std::uint64_t written = 24;
+  std::uint32_t number = 0;
   for (std::uint32_t round = 0; written < wanted; ++round) {
     for (Kept& packet : packets) {
       if (packet.ip) {
@@ -80,7 +90,11 @@ int main(int count, char** arguments) {
         for (const std::size_t address : {v6 ? 8U : 12U, v6 ? 24U : 16U}) {
           packet.bytes[packet.l3 + address] = static_cast<std::uint8_t>(10 + round % 200);
           packet.bytes[packet.l3 + address + 1] ^= static_cast<std::uint8_t>(round / 200 + 1);
+          if (spread > 1) {
+            packet.bytes[packet.l3 + address + 2] = static_cast<std::uint8_t>(number % spread);
+          }
         }
+        ++number;
       }
       pcap_pkthdr header{};
       const std::uint64_t time = 1600000000000000ULL + round * 1000000ULL + packet.offset;
