@@ -13,7 +13,7 @@ namespace {
 #elif defined(WRONG_FINGERPRINT)
 #define MAGIC MILLRACE_PLUGIN_MAGIC
 #define MAJOR millrace::kAbiMajor
-#define FINGERPRINT "core=" MILLRACE_VERSION ";compiler=g++ 3"
+#define FINGERPRINT "sdk=" MILLRACE_STRING(MILLRACE_SDK_REVISION) ";compiler=g++ 3"
 #else
 #define MAGIC \
   { 's', 'o', 'm', 'e', 't', 'h', 'i', 'n' }

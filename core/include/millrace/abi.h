@@ -8,6 +8,11 @@
 /// The version of Millrace these headers belong to.
 #define MILLRACE_VERSION "0.1.0"
 
+/// The revision of what C++ host and plugin have in common: layouts, virtual functions, meanings.
+/// Raised by every release in which a plugin compiled with the headers of the one before could not
+/// run; core/plugin/layout_test.cpp notices most of what asks for it. See docs/abi.md.
+#define MILLRACE_SDK_REVISION 1
+
 #define MILLRACE_PLUGIN_MAGIC \
   { 'm', 'i', 'l', 'l', 'r', 'a', 'c', 'e' }
 
@@ -43,7 +48,7 @@
 
 /// What must be equal in host and plugin before C++ may pass between them: `part=value;` for each.
 #define MILLRACE_FINGERPRINT \
-  "core=" MILLRACE_VERSION ";compiler=" MILLRACE_COMPILER_                                \
+  "sdk=" MILLRACE_STRING(MILLRACE_SDK_REVISION) ";compiler=" MILLRACE_COMPILER_ \
   ";c++abi=" MILLRACE_STRING(__GXX_ABI_VERSION) ";libstdc++=" MILLRACE_STRING(            \
       _GLIBCXX_RELEASE) ";cxx11-abi=" MILLRACE_STRING(_GLIBCXX_USE_CXX11_ABI)             \
   ";containers=" MILLRACE_CONTAINERS_ ";sanitizer=" MILLRACE_SANITIZER_
