@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <version>
 
@@ -58,11 +59,12 @@ namespace millrace {
 struct PluginBody;
 
 inline constexpr std::uint16_t kAbiMajor = 1;
-inline constexpr std::uint16_t kAbiMinor = 0;
+inline constexpr std::uint16_t kAbiMinor = 1;
 
 /// The only symbol a plugin exports is a PluginHead named `millrace_plugin`. Its layout is that of
 /// C and is only ever appended to (then `size` and the minor number grow). The host reads it and
-/// compares magic, ABI and fingerprint before it calls `body`.
+/// compares magic, ABI and fingerprint before it calls `body`, and reads of a head of an earlier
+/// minor number only what that one had.
 struct PluginHead {
   char magic[8];
   std::uint32_t size;
@@ -72,6 +74,10 @@ struct PluginHead {
   const char* name;
   const char* version;
   const PluginBody& (*body)();
+  const char* built_with;  ///< since 1.1: MILLRACE_VERSION of the headers it was compiled with
 };
+
+/// Bytes of a head of ABI 1.0.
+inline constexpr std::uint32_t kFirstHeadSize = offsetof(PluginHead, built_with);
 
 }  // namespace millrace
