@@ -10,6 +10,8 @@ namespace {
 #if defined(WRONG_ABI)
 #define MAGIC MILLRACE_PLUGIN_MAGIC
 #define MAJOR 99
+#undef MINOR
+#define MINOR 0
 #define FINGERPRINT MILLRACE_FINGERPRINT
 #elif defined(NEWER_MINOR)
 #define MAGIC MILLRACE_PLUGIN_MAGIC
