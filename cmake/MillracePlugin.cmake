@@ -23,7 +23,7 @@ function(millrace_add_plugin name)
   if(BUILD_TESTING AND PLUGIN_TESTS)
     add_executable(${name}-test ${PLUGIN_TESTS})
     target_link_libraries(${name}-test PRIVATE ${name}-objects millrace_warnings
-                          ${PLUGIN_TEST_LIBRARIES} GTest::gmock GTest::gtest_main)
+                          ${PLUGIN_TEST_LIBRARIES} millrace-testing GTest::gmock GTest::gtest_main)
     set_target_properties(${name}-test PROPERTIES RUNTIME_OUTPUT_DIRECTORY
                           "${CMAKE_BINARY_DIR}/tests")
     millrace_add_test(${name} ${name}-test)

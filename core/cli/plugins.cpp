@@ -113,7 +113,10 @@ std::vector<OptionSpec> all_host_options() {
 }
 
 void print_plugin(const Plugin& plugin) {
-  std::cout << fmt::format("{} {} ({})\n", plugin.name, plugin.version, plugin.file.string());
+  std::cout << fmt::format("{} {} ({}), built with {}\n", plugin.name, plugin.version,
+                           plugin.file.string(),
+                           plugin.built_with.empty() ? "the headers of plugin ABI 1.0"
+                                                     : "Millrace " + plugin.built_with);
   for (const StageDescriptor& stage : plugin.body->stages) {
     std::cout << fmt::format("\n{}use = \"{}\": {}\n  {}\n", section_of(stage),
                              use_name(plugin, stage), kind_and_items(stage), stage.help);
@@ -191,6 +194,7 @@ void json_plugin(const Plugin& plugin, std::string& out) {
   json::Object object(out);
   object.member("name", plugin.name);
   object.member("version", plugin.version);
+  object.member("built_with", plugin.built_with);
   object.member("file", plugin.file.string());
   std::string& stages = object.key("stages");
   stages += '[';

@@ -28,7 +28,7 @@ std::map<std::string, std::string> parts(std::string_view fingerprint) {
   return out;
 }
 
-std::string fingerprint_problem(std::string_view theirs) {
+std::string fingerprint_problem(std::string_view theirs, std::string_view built_with) {
   if (theirs == MILLRACE_FINGERPRINT) return {};
   const auto host = parts(MILLRACE_FINGERPRINT);
   auto plugin = parts(theirs);
@@ -41,9 +41,18 @@ std::string fingerprint_problem(std::string_view theirs) {
   }
   if (differences.empty()) differences = fmt::format("it says '{}'", theirs);
   return fmt::format(
-      "it was built in another way: {}; build the plugin again with this host's "
-      "headers and compiler",
-      differences);
+      "it was built in another way{}: {}; build the plugin again with this host's headers and "
+      "compiler",
+      built_with.empty() ? "" : fmt::format(", with Millrace {}", built_with), differences);
+}
+
+/// Bytes that a head of this minor number must have at least.
+constexpr std::uint32_t needed_size(std::uint16_t minor) {
+  return minor == 0 ? kFirstHeadSize : sizeof(PluginHead);
+}
+
+std::string built_with(const PluginHead& head) {
+  return head.abi_minor == 0 ? "" : head.built_with;
 }
 
 /// dlopen's messages begin with the file's name, which ours names already.
@@ -68,13 +77,21 @@ std::string head_problem(const PluginHead& head) {
   if (std::memcmp(head.magic, kMagic, sizeof head.magic) != 0) {
     return fmt::format("its symbol '{}' is not the head of a Millrace plugin", kSymbol);
   }
-  if (head.abi_major != kAbiMajor || head.abi_minor > kAbiMinor || head.size < sizeof(PluginHead)) {
-    return fmt::format(
-        "it has plugin ABI {}.{} (head of {} bytes) and this host has {}.{} (head of {} bytes); "
-        "build the plugin again with this host's headers",
-        head.abi_major, head.abi_minor, head.size, kAbiMajor, kAbiMinor, sizeof(PluginHead));
+  const auto abi_problem = [&head](const std::string& why, std::string_view what_to_do) {
+    return fmt::format("it has plugin ABI {}.{} (head of {} bytes) and this host has {}.{}{}; {}",
+                       head.abi_major, head.abi_minor, head.size, kAbiMajor, kAbiMinor, why,
+                       what_to_do);
+  };
+  if (head.abi_major != kAbiMajor || head.size < needed_size(head.abi_minor)) {
+    return abi_problem(fmt::format(" (head of {} bytes)", sizeof(PluginHead)),
+                       "build the plugin again with this host's headers");
   }
-  return fingerprint_problem(head.fingerprint);
+  if (head.abi_minor > kAbiMinor) {
+    return abi_problem(fmt::format(": it was built with Millrace {}, this is {}", head.built_with,
+                                   MILLRACE_VERSION),
+                       "use a newer Millrace, or build the plugin again with this host's headers");
+  }
+  return fingerprint_problem(head.fingerprint, built_with(head));
 }
 
 Plugin load_plugin(const std::filesystem::path& file) {
@@ -97,7 +114,7 @@ Plugin load_plugin(const std::filesystem::path& file) {
     }
     const PluginBody& body = head.body();
     if (body.stages.empty()) throw fail("it offers no stages");
-    return {head.name, head.version, file, &body};
+    return {head.name, head.version, built_with(head), file, &body};
   } catch (const PluginError&) {
     throw;
   } catch (const std::exception& error) {

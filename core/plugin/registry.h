@@ -22,6 +22,7 @@ class PluginError : public std::runtime_error {
 struct Plugin {
   std::string name;
   std::string version;
+  std::string built_with;  ///< version of Millrace; empty: a plugin of ABI 1.0 does not say
   std::filesystem::path file;
   const PluginBody* body = nullptr;
 

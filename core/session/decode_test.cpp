@@ -3,8 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "millrace/features.h"
-
-#include "session/test_packets.h"
+#include "millrace/testing/items.h"
 
 namespace millrace {
 namespace {

@@ -1,12 +1,13 @@
 #include "millrace/session_table.h"
 
+#include <cstring>
 #include <set>
 #include <string>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "session/test_packets.h"
+#include "millrace/testing/items.h"
 
 namespace millrace {
 namespace {

@@ -2,43 +2,34 @@
 
 #include <gtest/gtest.h>
 
-#include "millrace/plugin.h"
 #include "millrace/testing.h"
 
 namespace millrace {
 namespace {
 
+using testing::Driven;
+
 TEST(CountSessionsTest, AddsUpSessionsPacketsAndBytes) {
-  testing::TestContext context;
-  CountSessions sink;
-  sink.open(context);
-  Batch<Verdict> batch;
-  batch.items.resize(2);
-  batch.items[0].session.packets = 3;
-  batch.items[0].session.bytes = 300;
-  batch.items[1].session.packets = 4;
-  batch.items[1].session.due = Due::timeout;
-  sink.write(batch);
-  sink.write(batch);
-  EXPECT_EQ(context.counter("sessions").value(), 4U);
-  EXPECT_EQ(context.counter("packets").value(), 14U);
-  EXPECT_EQ(context.counter("bytes").value(), 600U);
-  EXPECT_EQ(context.counter("reason-full").value(), 2U);
-  EXPECT_EQ(context.counter("reason-timeout").value(), 2U);
-  EXPECT_EQ(context.counter("reason-end").value(), 0U);
-  EXPECT_EQ(context.counter("reason-evicted").value(), 0U);
+  Driven<CountSessions> sink;
+  for (int i = 0; i < 2; ++i) {
+    sink.write({testing::verdict("", {.packets = 3, .bytes = 300}),
+                testing::verdict("", {.packets = 4, .bytes = 0, .due = Due::timeout})});
+  }
+  EXPECT_EQ(sink.context.counter("sessions").value(), 4U);
+  EXPECT_EQ(sink.context.counter("packets").value(), 14U);
+  EXPECT_EQ(sink.context.counter("bytes").value(), 600U);
+  EXPECT_EQ(sink.context.counter("reason-full").value(), 2U);
+  EXPECT_EQ(sink.context.counter("reason-timeout").value(), 2U);
+  EXPECT_EQ(sink.context.counter("reason-end").value(), 0U);
+  EXPECT_EQ(sink.context.counter("reason-evicted").value(), 0U);
 }
 
 TEST(CountSessionsTest, InstancesAddToTheSameCounters) {
   testing::TestContext context;
-  CountSessions one;
-  CountSessions other;
-  one.open(context);
-  other.open(context);
-  Batch<Verdict> batch;
-  batch.items.resize(3);
-  one.write(batch);
-  other.write(batch);
+  Driven<CountSessions> one(context);
+  Driven<CountSessions> other(context);
+  one.write(std::vector<Verdict>(3));
+  other.write(std::vector<Verdict>(3));
   EXPECT_EQ(context.counter("sessions").value(), 6U);
 }
 
@@ -57,35 +48,21 @@ TEST(CountSessionsTest, LeavesTheReceiptToTheHost) {
 }
 
 TEST(CountPacketsTest, CountsBytesOnTheWire) {
-  testing::TestContext context;
-  CountPackets sink;
-  sink.open(context);
-  Batch<Packet> batch;
-  batch.items.resize(1);
-  batch.items[0].captured = 60;
-  batch.items[0].length = 1500;
-  sink.write(batch);
-  EXPECT_EQ(context.counter("packets").value(), 1U);
-  EXPECT_EQ(context.counter("bytes").value(), 1500U);
+  Driven<CountPackets> sink;
+  Packet packet;
+  packet.captured = 60;
+  packet.length = 1500;
+  sink.write({packet});
+  EXPECT_EQ(sink.context.counter("packets").value(), 1U);
+  EXPECT_EQ(sink.context.counter("bytes").value(), 1500U);
 }
 
-}  // namespace
-}  // namespace millrace
-
-extern "C" const millrace::PluginHead millrace_plugin;
-
-namespace millrace {
-namespace {
-
 TEST(SinkCountPlugin, OffersBothStagesAndTakesSessionsToo) {
-  const PluginBody& body = millrace_plugin.body();
-  ASSERT_EQ(body.stages.size(), 2U);
-  EXPECT_EQ(body.stages[0].name, "sink-count");
-  EXPECT_EQ(*body.stages[0].input, item_type<Verdict>());
-  ASSERT_EQ(body.stages[0].adapters.size(), 1U);
-  EXPECT_EQ(*body.stages[0].adapters[0].from, item_type<Session>());
-  EXPECT_EQ(body.stages[1].name, "packets");
-  EXPECT_EQ(*body.stages[1].input, item_type<Packet>());
+  const StageDescriptor& sessions = testing::descriptor("sink-count");
+  EXPECT_EQ(*sessions.input, item_type<Verdict>());
+  ASSERT_EQ(sessions.adapters.size(), 1U);
+  EXPECT_EQ(*sessions.adapters[0].from, item_type<Session>());
+  EXPECT_EQ(*testing::descriptor("packets").input, item_type<Packet>());
 }
 
 }  // namespace

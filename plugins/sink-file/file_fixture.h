@@ -52,12 +52,6 @@ inline Verdict ipv6_example() {
   return verdict;
 }
 
-inline Batch<Verdict> batch_of(std::vector<Verdict> verdicts, testing::WatchedReceipt& receipts) {
-  Batch<Verdict> batch(std::move(verdicts));
-  batch.receipt = receipts.make();
-  return batch;
-}
-
 inline std::vector<std::string> lines(const std::string& text) {
   std::vector<std::string> all;
   std::istringstream stream(text);
@@ -89,13 +83,10 @@ class SinkFileTest : public ::testing::Test {
   }
 
   void run(const FileOptions& options, std::vector<Verdict> rows) {
-    SinkFile sink(options);
-    sink.open(context_);
-    Batch<Verdict> batch = batch_of(std::move(rows), receipts_);
-    sink.write(batch);
-    batch.receipt.done();  // as the host does with what the stage has left
+    testing::Driven<SinkFile> sink(context_, options);
+    sink.write(std::move(rows));
     sink.flush();
-    EXPECT_EQ(receipts_.pending(), 0);
+    EXPECT_EQ(sink.receipts.pending(), 0);
   }
 
   /// What a parser that knows nothing of this code makes of the file.
@@ -117,7 +108,6 @@ class SinkFileTest : public ::testing::Test {
   fs::path folder_;
   fs::path path_;
   testing::TestContext context_;
-  testing::WatchedReceipt receipts_;
 };
 
 }  // namespace millrace

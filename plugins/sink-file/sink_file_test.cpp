@@ -12,6 +12,7 @@
 namespace millrace {
 namespace {
 
+using testing::Driven;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::StartsWith;
@@ -21,8 +22,7 @@ TEST_F(SinkFileTest, FileIsReplacedWhenTheFirstRowsAreWritten) {
                        << std::string(1000, 'x');
   {
     // A pipeline that fails to start closes the stage right after it was opened.
-    SinkFile sink(with(RowFormat::csv));
-    sink.open(context_);
+    Driven<SinkFile> sink(context_, with(RowFormat::csv));
   }
   EXPECT_THAT(content(), StartsWith("the result of an earlier run"));
   run(with(RowFormat::csv), {example()});
@@ -70,59 +70,48 @@ TEST_F(SinkFileTest, AppendGoesOnInANewLineAfterACutOne) {
 }
 
 TEST_F(SinkFileTest, ReceiptIsResolvedWhenTheLinesAreWritten) {
-  SinkFile sink(with(RowFormat::jsonl));
-  sink.open(context_);
-  Batch<Verdict> batch = batch_of({example()}, receipts_);
-  sink.write(batch);
-  EXPECT_EQ(receipts_.pending(), 1);
+  Driven<SinkFile> sink(context_, with(RowFormat::jsonl));
+  sink.write({example()});
+  EXPECT_EQ(sink.receipts.pending(), 1);
   EXPECT_THAT(content(), IsEmpty());
-  Batch<Verdict> idle;
-  sink.write(idle);
-  EXPECT_EQ(receipts_.done(), 1);
+  sink.advance();
+  EXPECT_EQ(sink.receipts.done(), 1);
   EXPECT_EQ(lines(content()).size(), 1U);
 }
 
 TEST_F(SinkFileTest, FullBufferIsWrittenWithoutAHeartbeat) {
-  SinkFile sink(with(RowFormat::jsonl));
-  sink.open(context_);
+  Driven<SinkFile> sink(context_, with(RowFormat::jsonl));
   for (int i = 0; i < 2; ++i) {
-    Batch<Verdict> batch = batch_of(std::vector<Verdict>(1000, example()), receipts_);
-    sink.write(batch);
+    sink.write(std::vector<Verdict>(1000, example()));
   }
-  EXPECT_EQ(receipts_.done(), 1);
-  EXPECT_EQ(receipts_.pending(), 1);
+  EXPECT_EQ(sink.receipts.done(), 1);
+  EXPECT_EQ(sink.receipts.pending(), 1);
   EXPECT_EQ(lines(content()).size(), 1000U);
 }
 
 TEST_F(SinkFileTest, WhatIsNotWrittenFails) {
+  testing::WatchedReceipt receipts;
   {
-    SinkFile sink(with(RowFormat::jsonl));
-    sink.open(context_);
-    Batch<Verdict> batch = batch_of({example()}, receipts_);
-    sink.write(batch);
-    sink.close();
+    Driven<SinkFile> sink(context_, with(RowFormat::jsonl));
+    sink.write({example()});
+    receipts = sink.receipts;
   }
-  EXPECT_EQ(receipts_.failed(), 1);
+  EXPECT_EQ(receipts.failed(), 1);
 }
 
 TEST_F(SinkFileTest, FullDiskIsTransientAndLeavesTheBatchAsItWas) {
   FileOptions options;
   options.path = "/dev/full";
-  SinkFile sink(options);
-  sink.open(context_);
-  Batch<Verdict> first = batch_of(std::vector<Verdict>(1000, example()), receipts_);
-  sink.write(first);
-  Batch<Verdict> second = batch_of({example()}, receipts_);
+  Driven<SinkFile> sink(context_, options);
+  sink.write(std::vector<Verdict>(1000, example()));
   try {
-    sink.write(second);
+    sink.write({example()});
     FAIL() << "the disk is full";
   } catch (const Transient& error) {
     EXPECT_THAT(error.what(), HasSubstr("'/dev/full': No space left on device"));
   }
-  EXPECT_EQ(second.items.size(), 1U);
-  EXPECT_TRUE(second.receipt);
   EXPECT_THROW(sink.flush(), Transient);
-  EXPECT_EQ(receipts_.pending(), 2);
+  EXPECT_EQ(sink.receipts.pending(), 2);
 }
 
 /// Sets the largest size of a file for as long as it lives: a real write that is cut short.
@@ -146,10 +135,8 @@ class FileSizeLimit {
 };
 
 TEST_F(SinkFileTest, LineThatDoesNotFitLeavesNoTornLine) {
-  SinkFile sink(with(RowFormat::jsonl));
-  sink.open(context_);
-  Batch<Verdict> batch = batch_of(std::vector<Verdict>(10, example()), receipts_);
-  sink.write(batch);
+  Driven<SinkFile> sink(context_, with(RowFormat::jsonl));
+  sink.write(std::vector<Verdict>(10, example()));
   std::string line;
   append_row(RowFormat::jsonl, example(), line);
   std::string message;
@@ -165,12 +152,12 @@ TEST_F(SinkFileTest, LineThatDoesNotFitLeavesNoTornLine) {
   }
   EXPECT_THAT(message, HasSubstr(path_.string() + "': File too large"));
   EXPECT_EQ(content(), line + line + line);
-  EXPECT_EQ(receipts_.pending(), 1);
+  EXPECT_EQ(sink.receipts.pending(), 1);
   // Where it stopped it goes on, each line once.
   sink.flush();
   EXPECT_EQ(content().size(), 10 * line.size());
   EXPECT_EQ(lines(content()).size(), 10U);
-  EXPECT_EQ(receipts_.done(), 1);
+  EXPECT_EQ(sink.receipts.done(), 1);
 }
 
 /// Standard output is a pipe for as long as it lives, or until the test closes its reading end.
@@ -219,11 +206,9 @@ TEST_F(SinkFileTest, DashIsStandardOutput) {
   {
     FileOptions options;
     options.path = "-";
-    SinkFile sink(options);
-    sink.open(context_);
+    Driven<SinkFile> sink(context_, options);
     pipe.restore();
-    Batch<Verdict> batch = batch_of({example()}, receipts_);
-    sink.write(batch);
+    sink.write({example()});
     sink.flush();
   }
   EXPECT_EQ(lines(pipe.take()).size(), 1U);
@@ -236,12 +221,10 @@ TEST_F(SinkFileTest, ReaderThatHasGoneIsAnErrorThatSaysSo) {
   StandardOutputPipe pipe;
   FileOptions options;
   options.path = "-";
-  SinkFile sink(options);
-  sink.open(context_);
+  Driven<SinkFile> sink(context_, options);
   pipe.restore();
   pipe.close_reader();
-  Batch<Verdict> batch = batch_of({example()}, receipts_);
-  sink.write(batch);
+  sink.write({example()});
   std::string message;
   try {
     sink.flush();
@@ -258,12 +241,10 @@ TEST_F(SinkFileTest, SlowReaderOfANonBlockingPipeLosesNothing) {
   StandardOutputPipe pipe;
   FileOptions options;
   options.path = "-";
-  SinkFile sink(options);
-  sink.open(context_);
+  Driven<SinkFile> sink(context_, options);
   ::fcntl(STDOUT_FILENO, F_SETFL, O_NONBLOCK);
   pipe.restore();
-  Batch<Verdict> batch = batch_of(std::vector<Verdict>(1000, example()), receipts_);
-  sink.write(batch);
+  sink.write(std::vector<Verdict>(1000, example()));
   std::string all;
   int attempts = 0;
   for (bool written = false; !written; ++attempts) {
@@ -271,13 +252,13 @@ TEST_F(SinkFileTest, SlowReaderOfANonBlockingPipeLosesNothing) {
       sink.flush();
       written = true;
     } catch (const Transient&) {
-      EXPECT_EQ(receipts_.pending(), 1);
+      EXPECT_EQ(sink.receipts.pending(), 1);
       all += pipe.take();
     }
   }
   all += pipe.take();
   EXPECT_GT(attempts, 1);
-  EXPECT_EQ(receipts_.done(), 1);
+  EXPECT_EQ(sink.receipts.done(), 1);
   const std::vector<std::string> rows = lines(all);
   ASSERT_EQ(rows.size(), 1000U);
   EXPECT_EQ(std::count(rows.begin(), rows.end(), rows[0]), 1000);

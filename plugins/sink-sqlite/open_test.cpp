@@ -12,8 +12,7 @@ TEST_F(SinkSqliteTest, DatabaseThatIsLockedAtTheStartIsNoConfigurationError) {
   options_.busy_timeout = Duration(0);
   Other other(options_.path);
   ASSERT_EQ(other.query("BEGIN IMMEDIATE"), "");
-  SinkSqlite sink(options_);
-  EXPECT_THROW(sink.open(context_), Transient);
+  EXPECT_THROW(testing::Driven<SinkSqlite>(context_, options_), Transient);
 }
 
 TEST_F(SinkSqliteTest, FileThatIsNoDatabaseIsLeftAlone) {

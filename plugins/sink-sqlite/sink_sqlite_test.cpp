@@ -11,6 +11,7 @@ namespace millrace {
 namespace {
 
 using ::testing::AllOf;
+using testing::Driven;
 using ::testing::HasSubstr;
 
 TEST_F(SinkSqliteTest, RowHoldsEveryField) {
@@ -92,87 +93,69 @@ TEST_F(SinkSqliteTest, ConfidenceThatIsNoNumberIsNull) {
 
 TEST_F(SinkSqliteTest, ReceiptIsResolvedAfterCommit) {
   options_.batch = 3;
-  SinkSqlite sink(options_);
-  sink.open(context_);
-  Batch<Verdict> first = batch_of({verdict(1, "a"), verdict(2, "a")});
-  give(sink, first);
-  EXPECT_EQ(receipts_.pending(), 1);
+  Driven<SinkSqlite> sink(context_, options_);
+  sink.write({verdict(1, "a"), verdict(2, "a")});
+  EXPECT_EQ(sink.receipts.pending(), 1);
   EXPECT_EQ(query("SELECT count(*) FROM sessions"), "0;");
-  Batch<Verdict> second = batch_of({verdict(3, "a")});
-  give(sink, second);
-  EXPECT_EQ(receipts_.done(), 2);
+  sink.write({verdict(3, "a")});
+  EXPECT_EQ(sink.receipts.done(), 2);
   EXPECT_EQ(query("SELECT count(*) FROM sessions"), "3;");
 }
 
 TEST_F(SinkSqliteTest, HeartbeatCommitsAfterMaxWait) {
-  SinkSqlite sink(options_);
-  sink.open(context_);
-  Batch<Verdict> batch = batch_of({verdict(1, "a")});
-  give(sink, batch);
-  Batch<Verdict> tick;
+  Driven<SinkSqlite> sink(context_, options_);
+  sink.write({verdict(1, "a")});
   context_.manual_clock.advance(options_.max_wait - Duration(1));
-  sink.write(tick);
-  EXPECT_EQ(receipts_.pending(), 1);
+  sink.advance();
+  EXPECT_EQ(sink.receipts.pending(), 1);
   EXPECT_EQ(query("SELECT count(*) FROM sessions"), "0;");
   context_.manual_clock.advance(Duration(1));
-  sink.write(tick);
-  EXPECT_EQ(receipts_.done(), 1);
+  sink.advance();
+  EXPECT_EQ(sink.receipts.done(), 1);
   EXPECT_EQ(query("SELECT count(*) FROM sessions"), "1;");
 }
 
 TEST_F(SinkSqliteTest, ClockThatIsSetBackDoesNotHoldRowsUp) {
-  SinkSqlite sink(options_);
-  sink.open(context_);
-  Batch<Verdict> batch = batch_of({verdict(1, "a")});
-  give(sink, batch);
+  Driven<SinkSqlite> sink(context_, options_);
+  sink.write({verdict(1, "a")});
   context_.manual_clock.advance(-std::chrono::hours(1));
-  Batch<Verdict> tick;
-  sink.write(tick);
-  EXPECT_EQ(receipts_.done(), 1);
+  sink.advance();
+  EXPECT_EQ(sink.receipts.done(), 1);
 }
 
 TEST_F(SinkSqliteTest, NoWaitMakesATransactionOfEveryBatch) {
   options_.max_wait = Duration(0);
-  SinkSqlite sink(options_);
-  sink.open(context_);
-  Batch<Verdict> batch = batch_of({verdict(1, "a")});
-  give(sink, batch);
+  Driven<SinkSqlite> sink(context_, options_);
+  sink.write({verdict(1, "a")});
   EXPECT_EQ(query("SELECT count(*) FROM sessions"), "1;");
 }
 
 TEST_F(SinkSqliteTest, WaitingRowsLockNobodyOut) {
-  SinkSqlite sink(options_);
-  sink.open(context_);
-  Batch<Verdict> batch = batch_of({verdict(1, "a")});
-  give(sink, batch);
+  Driven<SinkSqlite> sink(context_, options_);
+  sink.write({verdict(1, "a")});
   EXPECT_EQ(query("BEGIN IMMEDIATE; COMMIT"), "");
 }
 
 TEST_F(SinkSqliteTest, LockedDatabaseIsTransientAndLosesNothing) {
   options_.busy_timeout = Duration(0);
   options_.batch = 2;
-  SinkSqlite sink(options_);
-  sink.open(context_);
-  Batch<Verdict> first = batch_of({verdict(1, "a")});
-  give(sink, first);
+  Driven<SinkSqlite> sink(context_, options_);
+  sink.write({verdict(1, "a")});
   Other other(options_.path);
   ASSERT_EQ(other.query("BEGIN IMMEDIATE"), "");
-  Batch<Verdict> second = batch_of({verdict(2, "a")});
   for (int attempt = 0; attempt < 3; ++attempt) {
     try {
-      sink.write(second);
+      attempt == 0 ? sink.write({verdict(2, "a")}) : sink.retry();
       FAIL() << "the database is locked";
     } catch (const Transient& error) {
       EXPECT_THAT(error.what(), AllOf(HasSubstr(options_.path), HasSubstr("locked")));
     }
     EXPECT_THROW(sink.flush(), Transient);
   }
-  EXPECT_EQ(second.items.size(), 1U);
-  EXPECT_TRUE(second.receipt);
-  EXPECT_EQ(receipts_.pending(), 2);
+  EXPECT_EQ(sink.receipts.pending(), 2);
   ASSERT_EQ(other.query("ROLLBACK"), "");
-  give(sink, second);
-  EXPECT_EQ(receipts_.done(), 2);
+  sink.retry();
+  EXPECT_EQ(sink.receipts.done(), 2);
   EXPECT_EQ(query("SELECT count(*) FROM sessions"), "2;");
   EXPECT_EQ(count("stored"), 2U);
   EXPECT_EQ(count("already-stored"), 0U);
@@ -209,20 +192,17 @@ TEST_F(SinkSqliteTest, FullDiskIsTransientAndLosesNothing) {
   }
   options_.batch = 500;
   const FullDisk disk;
-  SinkSqlite sink(options_);
-  sink.open(context_);
-  Batch<Verdict> batch = batch_of(rows);
+  Driven<SinkSqlite> sink(context_, options_);
   try {
-    sink.write(batch);
+    sink.write(rows);
     FAIL() << "the disk is full";
   } catch (const Transient& error) {
     EXPECT_THAT(error.what(), HasSubstr("full"));
   }
-  EXPECT_EQ(batch.items.size(), 500U);
-  EXPECT_EQ(receipts_.pending(), 1);
+  EXPECT_EQ(sink.receipts.pending(), 1);
   FullDisk::make_room();
-  give(sink, batch);
-  EXPECT_EQ(receipts_.done(), 1);
+  sink.retry();
+  EXPECT_EQ(sink.receipts.done(), 1);
   EXPECT_EQ(count("stored"), 500U);
   sink.close();
   EXPECT_EQ(query("SELECT count(*) FROM sessions"), "500;");
@@ -236,30 +216,27 @@ TEST_F(SinkSqliteTest, DamagedDatabaseIsFatal) {
     file << std::string(4096, '\xFF');
   }
   options_.batch = 1;
-  SinkSqlite sink(options_);
-  sink.open(context_);
-  Batch<Verdict> batch = batch_of({verdict(2, "a")});
+  Driven<SinkSqlite> sink(context_, options_);
   std::string message;
   try {
-    sink.write(batch);
+    sink.write({verdict(2, "a")});
   } catch (const Transient&) {
     message = "transient";
   } catch (const std::runtime_error& error) {
     message = error.what();
   }
   EXPECT_THAT(message, AllOf(HasSubstr(options_.path), HasSubstr("malformed")));
-  EXPECT_EQ(receipts_.pending(), 1);
+  EXPECT_EQ(sink.receipts.pending(), 1);
 }
 
 TEST_F(SinkSqliteTest, WhatIsNotCommittedFails) {
+  testing::WatchedReceipt receipts;
   {
-    SinkSqlite sink(options_);
-    sink.open(context_);
-    Batch<Verdict> batch = batch_of({verdict(1, "a")});
-    give(sink, batch);
-    sink.close();
+    Driven<SinkSqlite> sink(context_, options_);
+    sink.write({verdict(1, "a")});
+    receipts = sink.receipts;
   }
-  EXPECT_EQ(receipts_.failed(), 1);
+  EXPECT_EQ(receipts.failed(), 1);
   EXPECT_EQ(query("SELECT count(*) FROM sessions"), "0;");
 }
 
@@ -267,13 +244,10 @@ TEST_F(SinkSqliteTest, AcknowledgedRowsSurviveACrash) {
   options_.batch = 2;
   const pid_t child = ::fork();
   if (child == 0) {
-    SinkSqlite sink(options_);
-    sink.open(context_);
-    Batch<Verdict> batch = batch_of({verdict(1, "a"), verdict(2, "a")});
-    give(sink, batch);
-    Batch<Verdict> late = batch_of({verdict(3, "a")});
-    give(sink, late);
-    ::_exit(receipts_.done() == 1 && receipts_.pending() == 1 ? 0 : 1);
+    Driven<SinkSqlite> sink(context_, options_);
+    sink.write({verdict(1, "a"), verdict(2, "a")});
+    sink.write({verdict(3, "a")});
+    ::_exit(sink.receipts.done() == 1 && sink.receipts.pending() == 1 ? 0 : 1);
   }
   int status = -1;
   ASSERT_EQ(::waitpid(child, &status, 0), child);

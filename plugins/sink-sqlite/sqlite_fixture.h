@@ -76,34 +76,19 @@ class SinkSqliteTest : public ::testing::Test {
     return Other(options_.path).query(sql);
   }
 
-  Batch<Verdict> batch_of(std::vector<Verdict> verdicts) {
-    Batch<Verdict> batch(std::move(verdicts));
-    batch.receipt = receipts_.make();
-    return batch;
-  }
-
-  /// Gives a batch as the host does, which resolves what the stage has left.
-  static void give(SinkSqlite& sink, Batch<Verdict>& batch) {
-    sink.write(batch);
-    batch.receipt.done();
-  }
-
   void run(std::vector<Verdict> verdicts) {
-    SinkSqlite sink(options_);
-    sink.open(context_);
-    Batch<Verdict> batch = batch_of(std::move(verdicts));
-    give(sink, batch);
+    testing::Driven<SinkSqlite> sink(context_, options_);
+    sink.write(std::move(verdicts));
     sink.flush();
     sink.close();
-    EXPECT_EQ(receipts_.pending(), 0);
-    EXPECT_EQ(receipts_.failed(), 0);
+    EXPECT_EQ(sink.receipts.pending(), 0);
+    EXPECT_EQ(sink.receipts.failed(), 0);
   }
 
   /// What `open` says of the option "path".
   std::string refusal() {
-    SinkSqlite sink(options_);
     try {
-      sink.open(context_);
+      const testing::Driven<SinkSqlite> sink(context_, options_);
     } catch (const ConfigError& error) {
       EXPECT_EQ(error.option(), "path");
       return error.what();
@@ -116,7 +101,6 @@ class SinkSqliteTest : public ::testing::Test {
   fs::path folder_;
   SqliteOptions options_;
   testing::TestContext context_;
-  testing::WatchedReceipt receipts_;
 };
 
 }  // namespace millrace

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <version>
 
@@ -7,6 +8,11 @@
 
 /// The version of Millrace these headers belong to.
 #define MILLRACE_VERSION "0.1.0"
+
+/// The revision of what C++ host and plugin have in common: layouts, virtual functions, meanings.
+/// Raised by every release in which a plugin compiled with the headers of the one before could not
+/// run; core/plugin/layout_test.cpp notices most of what asks for it. See docs/abi.md.
+#define MILLRACE_SDK_REVISION 1
 
 #define MILLRACE_PLUGIN_MAGIC \
   { 'm', 'i', 'l', 'l', 'r', 'a', 'c', 'e' }
@@ -43,7 +49,7 @@
 
 /// What must be equal in host and plugin before C++ may pass between them: `part=value;` for each.
 #define MILLRACE_FINGERPRINT \
-  "core=" MILLRACE_VERSION ";compiler=" MILLRACE_COMPILER_                                \
+  "sdk=" MILLRACE_STRING(MILLRACE_SDK_REVISION) ";compiler=" MILLRACE_COMPILER_ \
   ";c++abi=" MILLRACE_STRING(__GXX_ABI_VERSION) ";libstdc++=" MILLRACE_STRING(            \
       _GLIBCXX_RELEASE) ";cxx11-abi=" MILLRACE_STRING(_GLIBCXX_USE_CXX11_ABI)             \
   ";containers=" MILLRACE_CONTAINERS_ ";sanitizer=" MILLRACE_SANITIZER_
@@ -53,11 +59,12 @@ namespace millrace {
 struct PluginBody;
 
 inline constexpr std::uint16_t kAbiMajor = 1;
-inline constexpr std::uint16_t kAbiMinor = 0;
+inline constexpr std::uint16_t kAbiMinor = 1;
 
 /// The only symbol a plugin exports is a PluginHead named `millrace_plugin`. Its layout is that of
 /// C and is only ever appended to (then `size` and the minor number grow). The host reads it and
-/// compares magic, ABI and fingerprint before it calls `body`.
+/// compares magic, ABI and fingerprint before it calls `body`, and reads of a head of an earlier
+/// minor number only what that one had.
 struct PluginHead {
   char magic[8];
   std::uint32_t size;
@@ -67,6 +74,10 @@ struct PluginHead {
   const char* name;
   const char* version;
   const PluginBody& (*body)();
+  const char* built_with;  ///< since 1.1: MILLRACE_VERSION of the headers it was compiled with
 };
+
+/// Bytes of a head of ABI 1.0.
+inline constexpr std::uint32_t kFirstHeadSize = offsetof(PluginHead, built_with);
 
 }  // namespace millrace

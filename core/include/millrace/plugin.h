@@ -215,7 +215,7 @@ StageDescriptor provider(std::string name, std::string help, Specs&&... options)
   const ::millrace::PluginHead millrace_plugin = {                                  \
       MILLRACE_PLUGIN_MAGIC, sizeof(::millrace::PluginHead), ::millrace::kAbiMajor, \
       ::millrace::kAbiMinor, MILLRACE_FINGERPRINT,           plugin_name,           \
-      plugin_version,        &millrace_plugin_body};                                \
+      plugin_version,        &millrace_plugin_body,          MILLRACE_VERSION};     \
   static const ::millrace::PluginBody& millrace_plugin_body() {                     \
     static const ::millrace::PluginBody body{{__VA_ARGS__}};                        \
     return body;                                                                    \

@@ -1,135 +1,18 @@
 #pragma once
 
-/// What a plugin's tests need: a context that records, a clock that stands still, an output that
-/// keeps what it is given, and receipts that can be asked.
+/// What a plugin's tests need. Link `millrace-testing`; millrace_add_plugin does so for TESTS.
+///
+///   testing::Driven<S>      drives a stage as the host does: batches, time, receipts, the end
+///   testing::DrivenQueue    both halves of a queue
+///   testing::configured     options in the pipeline file's syntax; testing::problems: what `check`
+///   says testing::TestContext    keeps what a stage reports; its clock moves when the test says so
+///   testing::Recorder       keeps what a stage pushes; lets receipts fail
+///   testing::WatchedReceipt a receipt that can be asked
+///   testing::Faults         throws on the n-th call
+///   testing::Packets, session, verdict, ticket, sessions_of    items
 
-#include <deque>
-#include <map>
-#include <memory>
-#include <mutex>
-#include <stop_token>
-#include <string>
-#include <utility>
-#include <vector>
-
-#include "millrace/stage.h"
-
-namespace millrace::testing {
-
-/// Moves only when the test says so.
-class ManualClock final : public Clock {
- public:
-  [[nodiscard]] Timestamp now() const override { return now_; }
-  void set(Timestamp now) { now_ = now; }
-  void advance(Duration by) { now_ += by; }
-
- private:
-  Timestamp now_{std::chrono::hours(24)};
-};
-
-/// Records what a stage reports. Safe to use from the stage's threads.
-class TestContext final : public Context {
- public:
-  explicit TestContext(std::string stage = "stage") : stage_(std::move(stage)) {}
-
-  [[nodiscard]] std::string_view stage() const override { return stage_; }
-  [[nodiscard]] const Clock& clock() const override { return manual_clock; }
-  void log(LogLevel level, std::string_view message) override {
-    const std::lock_guard lock(mutex_);
-    messages_.emplace_back(level, message);
-  }
-  Counter& counter(std::string_view name) override {
-    const std::lock_guard lock(mutex_);
-    return counters_[std::string(name)];
-  }
-  void dropped(std::string_view reason, std::uint64_t n) override {
-    const std::lock_guard lock(mutex_);
-    dropped_[std::string(reason)] += n;
-  }
-  void handled(std::uint64_t n) override { handled_.add(n); }
-  void progress(std::uint64_t done, std::uint64_t total) override {
-    const std::lock_guard lock(mutex_);
-    progress_ = {done, total};
-  }
-  [[nodiscard]] std::filesystem::path find_file(const std::filesystem::path& path) const override {
-    return path;
-  }
-
-  [[nodiscard]] std::uint64_t dropped_for(const std::string& reason) const {
-    const std::lock_guard lock(mutex_);
-    const auto found = dropped_.find(reason);
-    return found == dropped_.end() ? 0 : found->second;
-  }
-  [[nodiscard]] std::map<std::string, std::uint64_t> all_dropped() const {
-    const std::lock_guard lock(mutex_);
-    return dropped_;
-  }
-  [[nodiscard]] std::uint64_t handled_items() const { return handled_.value(); }
-  [[nodiscard]] std::vector<std::pair<LogLevel, std::string>> messages() const {
-    const std::lock_guard lock(mutex_);
-    return messages_;
-  }
-  [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> last_progress() const {
-    const std::lock_guard lock(mutex_);
-    return progress_;
-  }
-
-  ManualClock manual_clock;
-  /// What `shared` gives out; set it from another context to test stages that meet.
-  std::shared_ptr<SharedObjects> shared_objects = std::make_shared<SharedObjects>();
-
- protected:
-  std::shared_ptr<void> shared_erased(std::string_view name,
-                                      const std::function<std::shared_ptr<void>()>& make) override {
-    return shared_objects->get(name, make);
-  }
-
- private:
-  std::string stage_;
-  mutable std::mutex mutex_;
-  std::vector<std::pair<LogLevel, std::string>> messages_;
-  std::map<std::string, Counter> counters_;
-  std::map<std::string, std::uint64_t> dropped_;
-  Counter handled_;
-  std::pair<std::uint64_t, std::uint64_t> progress_{};
-};
-
-/// Keeps every batch that is pushed. Receipts are kept with the batches and so stay unresolved.
-template <class T>
-class Recorder final : public Downstream {
- public:
-  void push(BatchBase& batch) override {
-    batches.push_back(std::move(static_cast<Batch<T>&>(batch)));
-  }
-  [[nodiscard]] std::vector<T> items() const {
-    std::vector<T> all;
-    for (const Batch<T>& batch : batches) {
-      all.insert(all.end(), batch.items.begin(), batch.items.end());
-    }
-    return all;
-  }
-
-  std::deque<Batch<T>> batches;
-};
-
-/// A receipt and what became of it.
-class WatchedReceipt {
- public:
-  [[nodiscard]] Receipt make() {
-    ++*made_;
-    return Receipt::make([done = done_, failed = failed_](Outcome outcome) noexcept {
-      ++*(outcome == Outcome::done ? done : failed);
-    });
-  }
-  [[nodiscard]] int done() const { return *done_; }
-  [[nodiscard]] int failed() const { return *failed_; }
-  [[nodiscard]] int pending() const { return *made_ - *done_ - *failed_; }
-
- private:
-  using Count = std::shared_ptr<std::atomic<int>>;
-  Count made_ = std::make_shared<std::atomic<int>>(0);
-  Count done_ = std::make_shared<std::atomic<int>>(0);
-  Count failed_ = std::make_shared<std::atomic<int>>(0);
-};
-
-}  // namespace millrace::testing
+#include "millrace/testing/configured.h"
+#include "millrace/testing/context.h"
+#include "millrace/testing/driven.h"
+#include "millrace/testing/items.h"
+#include "millrace/testing/recorder.h"

@@ -1,0 +1,93 @@
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "millrace/context.h"
+
+namespace millrace::testing {
+
+/// Moves only when the test says so.
+class ManualClock final : public Clock {
+ public:
+  [[nodiscard]] Timestamp now() const override { return now_; }
+  void set(Timestamp now) { now_ = now; }
+  void advance(Duration by) { now_ += by; }
+
+ private:
+  Timestamp now_{std::chrono::hours(24)};
+};
+
+/// Records what a stage reports. Safe to use from the stage's threads.
+class TestContext final : public Context {
+ public:
+  explicit TestContext(std::string stage = "stage") : stage_(std::move(stage)) {}
+
+  [[nodiscard]] std::string_view stage() const override { return stage_; }
+  [[nodiscard]] const Clock& clock() const override { return manual_clock; }
+  void log(LogLevel level, std::string_view message) override {
+    const std::lock_guard lock(mutex_);
+    messages_.emplace_back(level, message);
+  }
+  Counter& counter(std::string_view name) override {
+    const std::lock_guard lock(mutex_);
+    return counters_[std::string(name)];
+  }
+  void dropped(std::string_view reason, std::uint64_t n) override {
+    const std::lock_guard lock(mutex_);
+    dropped_[std::string(reason)] += n;
+  }
+  void handled(std::uint64_t n) override { handled_.add(n); }
+  void progress(std::uint64_t done, std::uint64_t total) override {
+    const std::lock_guard lock(mutex_);
+    progress_ = {done, total};
+  }
+  [[nodiscard]] std::filesystem::path find_file(const std::filesystem::path& path) const override {
+    return path;
+  }
+
+  [[nodiscard]] std::uint64_t dropped_for(const std::string& reason) const {
+    const std::lock_guard lock(mutex_);
+    const auto found = dropped_.find(reason);
+    return found == dropped_.end() ? 0 : found->second;
+  }
+  [[nodiscard]] std::map<std::string, std::uint64_t> all_dropped() const {
+    const std::lock_guard lock(mutex_);
+    return dropped_;
+  }
+  [[nodiscard]] std::uint64_t handled_items() const { return handled_.value(); }
+  [[nodiscard]] std::vector<std::pair<LogLevel, std::string>> messages() const {
+    const std::lock_guard lock(mutex_);
+    return messages_;
+  }
+  [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> last_progress() const {
+    const std::lock_guard lock(mutex_);
+    return progress_;
+  }
+
+  ManualClock manual_clock;
+  /// What `shared` gives out; set it from another context to test stages that meet.
+  std::shared_ptr<SharedObjects> shared_objects = std::make_shared<SharedObjects>();
+
+ protected:
+  std::shared_ptr<void> shared_erased(std::string_view name,
+                                      const std::function<std::shared_ptr<void>()>& make) override {
+    return shared_objects->get(name, make);
+  }
+
+ private:
+  std::string stage_;
+  mutable std::mutex mutex_;
+  std::vector<std::pair<LogLevel, std::string>> messages_;
+  std::map<std::string, Counter> counters_;
+  std::map<std::string, std::uint64_t> dropped_;
+  Counter handled_;
+  std::pair<std::uint64_t, std::uint64_t> progress_{};
+};
+
+}  // namespace millrace::testing
