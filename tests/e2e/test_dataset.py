@@ -189,6 +189,52 @@ def test_labels_from_the_table_that_sink_file_writes(captures, tmp_path):
     assert "labels.csv:2: 'abc' is no session id" in result.stderr
 
 
+RECORD = """
+[stage.capture]
+use        = "source-pcap"
+file       = "${CAPTURES}"
+agent_from = "${AGENT_FROM:-option}"
+
+[stage.record]
+use  = "sink-pcap"
+from = "capture"
+path = "${OUT}"
+"""
+
+
+def test_captures_of_single_sessions_make_the_same_data(captures, tmp_path):
+    path = pipeline(tmp_path, RECORD, 'file_per = "session"\nmax_open = 5\n')
+    result = run("run", path, "--var", f"CAPTURES={captures}", "--var", "AGENT_FROM=folder", "--var", f"OUT={tmp_path}/sessions")
+    assert result.returncode == 0, result.stderr
+    assert sorted(entry.name for entry in (tmp_path / "sessions").iterdir()) == sorted(PORTS)
+    found = list((tmp_path / "sessions").glob("*/udp_*.pcap"))
+    assert len(found) == ALL
+    assert sum(len(records(path.read_bytes())) for path in found) == 240 * len(PORTS)
+    make(captures, tmp_path / "whole")
+    make(tmp_path / "sessions", tmp_path / "single")
+    assert files(tmp_path / "whole") == files(tmp_path / "single")
+
+
+def test_a_capture_is_sorted_by_the_labels_of_a_table(captures, tmp_path):
+    table = tmp_path / "answers.csv"
+    flat = pipeline(tmp_path, CAPTURE, SESSIONS, PRINT, 'format = "csv"\n')
+    assert run("run", flat, "--var", f"CAPTURE={captures}", "--set", f"print.path={table}").returncode == 0
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({**row, "label": "low" if int(row["src_port"]) < 2000 else "high"} for row in rows)
+    path = pipeline(tmp_path, RECORD, f'file_per = "label"\nlabel_from = "table"\nlabels = "{table}"\n')
+    result = run("run", path, "--var", f"CAPTURES={captures}", "--var", f"OUT={tmp_path}/sorted")
+    assert result.returncode == 0, result.stderr
+    ports = {path.stem: {int.from_bytes(record[50:52], "big") for record in records(path.read_bytes())}
+             for path in (tmp_path / "sorted").iterdir()}
+    assert set(ports) == {"low", "high"}
+    assert max(ports["low"]) < 2000 <= min(ports["high"])
+    assert sum(len(records(path.read_bytes())) for path in (tmp_path / "sorted").iterdir()) == 240 * len(PORTS)
+
+
 @pytest.mark.skipif(not (SHARED / "captures").is_dir(), reason=f"no captures in {SHARED}/captures")
 def test_real_captures_in_class_folders(tmp_path):
     for label, pattern in (("dns", "dns*"), ("quic", "quic*"), ("stun", "stun*"), ("tls", "tls*")):
