@@ -115,6 +115,9 @@ def run(args: argparse.Namespace) -> None:
     random.seed(args.seed)
     np.random.seed(args.seed)
     labels, (train_x, train_y), (dev_x, dev_y) = load(args)
+    if not len(dev_y) or len(labels) < 2:
+        raise idx.DataError(f"{len(train_y)} sessions of {len(labels)} classes are too few: expected two classes at "
+                            "least, and for dev one session at least")
     size = train_x.shape[1]
     x, y = torch.from_numpy(train_x.copy()), torch.from_numpy(train_y.copy())
     dev, dev_labels = torch.from_numpy(dev_x.copy()), torch.from_numpy(dev_y.copy())

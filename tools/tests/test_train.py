@@ -83,6 +83,9 @@ def test_an_archive_that_does_not_fit_is_named(tmp_path):
         result = train("--npz", tmp_path / "d.npz", "--out", tmp_path / "x.pt", *SMALL)
         assert result.returncode == 2
         assert f"{tmp_path}/d.npz: " in result.stderr and problem in result.stderr
+    np.savez(tmp_path / "d.npz", labels=labels, train_x=x[:2], train_y=y[:2])
+    result = train("--npz", tmp_path / "d.npz", "--out", tmp_path / "x.pt", *SMALL)
+    assert result.returncode == 2 and "2 sessions of 2 classes are too few" in result.stderr
     (tmp_path / "d.npz").write_bytes(b"PK no archive")
     result = train("--npz", tmp_path / "d.npz", "--out", tmp_path / "x.pt", *SMALL)
     assert result.returncode == 2 and "expected a NumPy archive" in result.stderr
