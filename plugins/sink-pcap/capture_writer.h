@@ -27,12 +27,12 @@ class CaptureWriter {
 
    private:
     friend class CaptureWriter;
-    bool made = false;   ///< by this run
-    bool begun = false;  ///< has its header, or waits for it to be written
-    int fd = -1;
-    std::list<File*>::iterator place;  ///< in open_, while fd is one
-    std::string pending;
-    std::size_t written = 0;  ///< bytes of `pending` that the system has taken
+    bool made_ = false;   ///< by this run
+    bool begun_ = false;  ///< has its header, or waits for it to be written
+    int fd_ = -1;
+    std::list<File*>::iterator place_;  ///< in open_, while fd_ is one
+    std::string pending_;
+    std::size_t written_ = 0;  ///< bytes of pending_ that the system has taken
   };
 
   explicit CaptureWriter(std::size_t most_open) : most_open_(most_open) {}

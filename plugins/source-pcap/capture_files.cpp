@@ -67,11 +67,9 @@ std::vector<CaptureFile> list_captures(const std::vector<std::string>& names) {
   for (const std::string& name : names) {
     const fs::path path(name);
     std::error_code error;
-    if (name == "-") {
-      files.push_back({path, {}});
-    } else if (fs::is_directory(path, error)) {
+    if (name != "-" && fs::is_directory(path, error)) {
       std::ranges::move(files_below(path), std::back_inserter(files));
-    } else if (fs::exists(path, error)) {
+    } else if (name == "-" || fs::exists(path, error)) {
       files.push_back({path, {}});
     } else {
       const std::string meant = similar(path);
