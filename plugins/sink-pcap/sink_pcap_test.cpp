@@ -139,8 +139,8 @@ TEST_F(SinkPcapFilesTest, EverySessionHasItsFileBothDirectionsTogether) {
 }
 
 TEST_F(SinkPcapFilesTest, OpenFilesStayWithinTheLimit) {
+  std::deque<CaptureWriter::File> list;  // outlives the writer
   CaptureWriter writer(3);
-  std::deque<CaptureWriter::File> list;
   for (int i = 0; i < 20; ++i) list.emplace_back(folder_ / std::to_string(i));
   for (int round = 0; round < 3; ++round) {
     for (CaptureWriter::File& file : list) {
