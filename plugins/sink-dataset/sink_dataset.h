@@ -8,13 +8,30 @@
 #include "millrace/plugin.h"
 #include "millrace/stage.h"
 
-#include "idx_file.h"
+#include "distinct_rows.h"
+#include "label_table.h"
 
 namespace millrace {
 
+enum class DataFormat : std::uint8_t { idx, npz };
+
+/// Where the label of a session comes from.
+enum class LabelFrom : std::uint8_t {
+  option,  ///< the option `label`: all sessions are of one class
+  agent,   ///< the name of the session's agent
+  table    ///< the CSV file in `labels`
+};
+
 struct DatasetOptions {
   std::string path{};
+  DataFormat format = DataFormat::idx;
+  LabelFrom label_from = LabelFrom::option;
   std::string label{};
+  std::string labels{};
+  std::string label_column = "label";
+  double dev_share = 0.2;
+  std::uint64_t seed = 1;
+  std::uint32_t max_sessions = 1U << 20U;
   std::uint32_t bytes = 784;
   Layer layer = Layer::l7;
   std::uint32_t min_payload = 2;
@@ -23,8 +40,11 @@ struct DatasetOptions {
   bool index = false;
 };
 
-/// Writes sessions as training data of one class: IDX files (the format of MNIST). After every call
-/// the files are whole and hold what was given until then.
+/// Writes labelled sessions as training data, each different row of features once, at the end of
+/// the input: only then is it known which features two classes have in common.
+///
+/// Receipts are kept until the files are there; that of a batch without a new row is resolved at
+/// once.
 class SinkDataset final : public Sink<Session> {
  public:
   explicit SinkDataset(const DatasetOptions& options);
@@ -35,20 +55,20 @@ class SinkDataset final : public Sink<Session> {
   void flush() override;
 
  private:
-  void begin();
-  void check_layer(const Session& session) const;
+  /// Null: it has none.
+  [[nodiscard]] const std::string* label_of(const Session& session);
+  void check_batch(const Batch<Session>& in);
+  void report(const DataSplit& split);
 
   DatasetOptions options_;
   FeatureSpec spec_;
   Context* context_ = nullptr;
-  IdxFile images_;
-  IdxFile labels_;
-  PlacedFile names_;
-  PlacedFile index_;
-  bool begun_ = false;  ///< what an earlier run left is gone
-  std::vector<std::uint8_t> image_;
-  std::uint32_t count_ = 0;
-  std::uint64_t index_size_ = 0;
+  LabelTable table_;
+  DistinctRows rows_;
+  std::vector<std::uint8_t> features_;
+  std::string agent_;
+  std::vector<Receipt> receipts_;  ///< of the batches that brought new rows
+  bool written_ = false;
 };
 
 }  // namespace millrace

@@ -7,12 +7,27 @@
 
 namespace millrace {
 
-/// The files that the option `file` names: folders stand for the files in them, by name, without
-/// hidden ones. Throws ConfigError("file", ...), with the name that was probably meant.
-[[nodiscard]] std::vector<std::filesystem::path> list_captures(
-    const std::vector<std::string>& names);
+/// A capture file to read, and why it is read.
+struct CaptureFile {
+  std::filesystem::path path;
+  std::filesystem::path folder;  ///< the folder in `file` that stands for it; empty: named itself
+};
+
+/// The files that the option `file` names: a folder stands for all files in it and below it, by
+/// name, without hidden ones. Throws ConfigError("file", ...), with the name that was probably
+/// meant.
+[[nodiscard]] std::vector<CaptureFile> list_captures(const std::vector<std::string>& names);
 
 /// The sum of the files' sizes; 0 if standard input is among them.
-[[nodiscard]] std::uint64_t total_size(const std::vector<std::filesystem::path>& files);
+[[nodiscard]] std::uint64_t total_size(const std::vector<CaptureFile>& files);
+
+/// The name of the folder below the one that the option `file` names; of a file that is named
+/// itself or lies in that folder directly: of the folder it is in.
+[[nodiscard]] std::string folder_name(const CaptureFile& file);
+/// The file's name without .pcap, .pcapng or .cap, and .gz or .zst.
+[[nodiscard]] std::string file_name(const CaptureFile& file);
+/// Throws ConfigError if a folder in `file` holds both files and folders of files: then
+/// `folder_name` would give its own name beside those of the others.
+void check_folder_names(const std::vector<CaptureFile>& files);
 
 }  // namespace millrace

@@ -31,6 +31,13 @@ PacketBatcher::PacketBatcher(std::size_t packets, std::size_t bytes, std::string
   pool_->origin.agent = std::move(agent);
 }
 
+void PacketBatcher::set_agent(std::string agent) {
+  if (agent == pool_->origin.agent) return;
+  // Batches under way still point to the old name, in the old pool.
+  pool_ = std::make_shared<BufferPool>();
+  pool_->origin.agent = std::move(agent);
+}
+
 void PacketBatcher::add(Output<Packet>& out, const Packet& packet) {
   if (buffer_ &&
       (packets_.size() >= most_packets_ || used_ + packet.captured > buffer_->bytes.size())) {

@@ -47,6 +47,9 @@ class PacketBatcher {
   /// An empty batch: time has moved on to `now`.
   void push_time(Output<Packet>& out, Timestamp now);
 
+  /// The packets added from now on bear this name; what was added before must be pushed.
+  void set_agent(std::string agent);
+
   [[nodiscard]] BufferPool& pool() { return *pool_; }
   [[nodiscard]] bool empty() const { return packets_.empty(); }
   [[nodiscard]] std::size_t batch_packets() const { return most_packets_; }

@@ -1,5 +1,6 @@
 #include "source_pcap.h"
 
+#include <algorithm>
 #include <system_error>
 
 #include <fmt/format.h>
@@ -13,6 +14,16 @@ void check_pcap_options(const PcapOptions& options, Findings& findings) {
                  options.file.empty()
                      ? "neither 'file' nor 'interface' is set; expected one of them"
                      : "both 'file' and 'interface' are set; expected one of them");
+  }
+  if (options.agent_from != AgentFrom::option) {
+    if (!options.agent.empty()) {
+      findings.add("agent", "both 'agent' and 'agent_from' are set; expected one of them");
+    }
+    if (!options.interface.empty() || std::ranges::count(options.file, "-") != 0) {
+      findings.add("agent_from",
+                   "an interface and standard input have no folder and no name; "
+                   "expected \"option\" and the name in 'agent'");
+    }
   }
   if (options.filter.empty()) return;
   // The link type is only known when the file or the interface is open; what fits none is wrong.
@@ -47,7 +58,8 @@ LiveOptions live_options(const PcapOptions& options) {
 void probe_pcap_options(const PcapOptions& options, Findings& findings) {
   try {
     if (options.interface.empty()) {
-      static_cast<void>(list_captures(options.file));
+      const std::vector<CaptureFile> files = list_captures(options.file);
+      if (options.agent_from == AgentFrom::folder) check_folder_names(files);
       return;
     }
     LiveOptions live = live_options(options);
@@ -74,9 +86,10 @@ void SourcePcap::open(Context& context) {
     return;
   }
   files_ = list_captures(options_.file);
+  if (options_.agent_from == AgentFrom::folder) check_folder_names(files_);
   total_ = total_size(files_);
   // Standard input may stay silent for long: it is opened when the pipeline runs.
-  if (files_.front() == "-") return;
+  if (files_.front().path == "-") return;
   try {
     opened_ = open_file(0);
     if (opened_) compile_filter(*opened_);
@@ -89,10 +102,10 @@ void SourcePcap::open(Context& context) {
 
 std::unique_ptr<CaptureReader> SourcePcap::open_file(std::size_t index) {
   try {
-    return open_capture(files_[index], options_.snaplen, stop_.get_token());
+    return open_capture(files_[index].path, options_.snaplen, stop_.get_token());
   } catch (const std::system_error& error) {
     throw std::runtime_error(
-        fmt::format("cannot open '{}': {}", files_[index].string(), error.code().message()));
+        fmt::format("cannot open '{}': {}", files_[index].path.string(), error.code().message()));
   }
 }
 
@@ -120,7 +133,7 @@ void SourcePcap::run(Output<Packet>& out, std::stop_token stop) {
 }
 
 void SourcePcap::read_file(std::size_t index, Output<Packet>& out, const std::stop_token& stop) {
-  const std::string name = files_[index].string();
+  const std::string name = files_[index].path.string();
   std::unique_ptr<CaptureReader> reader =
       index == 0 && opened_ ? std::move(opened_) : open_file(index);
   if (!reader) {
@@ -128,6 +141,10 @@ void SourcePcap::read_file(std::size_t index, Output<Packet>& out, const std::st
     return;
   }
   compile_filter(*reader);
+  if (options_.agent_from != AgentFrom::option) {
+    batcher_.set_agent(options_.agent_from == AgentFrom::folder ? folder_name(files_[index])
+                                                                : file_name(files_[index]));
+  }
   auto step = CaptureReader::Step::more;
   std::uint64_t shown = 0;
   constexpr std::uint64_t kShowEvery = 1U << 20U;
@@ -160,7 +177,9 @@ MILLRACE_PLUGIN(
         option<&PcapOptions::file>(
             "file",
             "capture files (pcap or pcapng, plain or compressed with gzip or zstd), "
-            "folders of them, or \"-\" for standard input; read in the order given"),
+            "folders of them with all folders below, or \"-\" for standard input; read in the "
+            "order "
+            "given"),
         option<&PcapOptions::interface>(
             "interface",
             "network interface to capture on, instead of 'file'; \"any\" is all "
@@ -198,6 +217,14 @@ MILLRACE_PLUGIN(
         option<&PcapOptions::agent>(
             "agent",
             "name of the agent that captured the packets; sessions of different agents are kept "
-            "apart and have other ids"))
+            "apart and have other ids"),
+        option<&PcapOptions::agent_from>(
+            "agent_from",
+            "what the agent of a packet is called: \"option\" as 'agent' says, \"folder\" like the "
+            "folder that its file is in (of a folder of folders: the one below that in 'file'), "
+            "\"file\" like its file without .pcap, .pcapng or .cap, .gz or .zst")
+            .choices({{"option", AgentFrom::option},
+                      {"folder", AgentFrom::folder},
+                      {"file", AgentFrom::file}}))
         .checked(&check_pcap_options)
         .probed(&probe_pcap_options))

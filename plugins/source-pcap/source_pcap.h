@@ -13,6 +13,13 @@
 
 namespace millrace {
 
+/// What the agent of a packet is called.
+enum class AgentFrom : std::uint8_t {
+  option,  ///< as the option `agent` says
+  folder,  ///< like the folder its file is in, see folder_name
+  file     ///< like its file
+};
+
 struct PcapOptions {
   std::vector<std::string> file;
   std::string interface;
@@ -27,6 +34,7 @@ struct PcapOptions {
   std::uint32_t batch = 512;
   ByteSize batch_bytes = 256_KiB;
   std::string agent{};
+  AgentFrom agent_from = AgentFrom::option;
 };
 
 /// Packets from capture files or from a network interface.
@@ -46,7 +54,7 @@ class SourcePcap final : public Source<Packet> {
   PacketBatcher batcher_;
   Gate gate_;
   Context* context_ = nullptr;
-  std::vector<std::filesystem::path> files_;
+  std::vector<CaptureFile> files_;
   std::uint64_t total_ = 0;
   std::uint64_t read_before_ = 0;  ///< bytes of the files that are done
   int filter_link_ = -1;           ///< what the gate's filter was compiled for

@@ -22,6 +22,8 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 /// A packet as a test compares it.
@@ -221,6 +223,75 @@ TEST_F(SourcePcapTest, PacketsBearTheNameOfTheAgent) {
     read(options);
     EXPECT_EQ(recorder_.items().at(0).origin, nullptr);
   }
+}
+
+/// The agents of the packets, each run of equal ones once.
+std::vector<std::string> agents(const testing::Recorder<Packet>& recorder) {
+  std::vector<std::string> list;
+  for (const Packet& packet : recorder.items()) {
+    const std::string agent = packet.origin == nullptr ? "" : packet.origin->agent;
+    if (list.empty() || list.back() != agent) list.push_back(agent);
+  }
+  return list;
+}
+
+TEST_F(SourcePcapTest, FoldersBelowAreReadAndCanNameTheAgents) {
+  fs::create_directories(folder_ / "d/web/2020");
+  fs::create_directories(folder_ / "d/mail");
+  fs::create_directories(folder_ / "d/.hidden");
+  file("d/web/2020/a.pcap", classic(2));
+  file("d/web/b.pcap.gz", gzip(pcapng(3)));
+  file("d/mail/c.pcapng", pcapng(1));
+  file("d/.hidden/x", "this is no capture");
+  PcapOptions options;
+  options.file = {folder_ / "d"};
+  EXPECT_EQ(read(options).size(), 6U);
+  EXPECT_THAT(agents(recorder_), ElementsAre(""));
+  options.agent_from = AgentFrom::folder;
+  for (const std::string ending : {"", "/"}) {
+    options.file = {(folder_ / "d").string() + ending};
+    EXPECT_EQ(read(options).size(), 6U);
+    EXPECT_THAT(agents(recorder_), ElementsAre("mail", "web"));
+  }
+  options.file = {folder_ / "d/web/b.pcap.gz", folder_ / "d/mail"};
+  EXPECT_EQ(read(options).size(), 4U);
+  EXPECT_THAT(agents(recorder_), ElementsAre("web", "mail"));
+  options.agent_from = AgentFrom::file;
+  options.file = {folder_ / "d"};
+  EXPECT_EQ(read(options).size(), 6U);
+  EXPECT_THAT(agents(recorder_), ElementsAre("c", "a", "b"));
+}
+
+TEST_F(SourcePcapTest, FolderNamesThatAreNoneAreErrors) {
+  fs::create_directories(folder_ / "d/web");
+  file("d/web/a.pcap", classic(1));
+  file("d/stray.pcap", classic(1));
+  PcapOptions options;
+  options.file = {folder_ / "d"};
+  options.agent_from = AgentFrom::folder;
+  Findings findings;
+  probe_pcap_options(options, findings);
+  ASSERT_EQ(findings.list().size(), 1U);
+  EXPECT_EQ(findings.list()[0].option, "agent_from");
+  EXPECT_THAT(findings.list()[0].message,
+              AllOf(HasSubstr("'stray.pcap'"), HasSubstr("beside the folder 'web'")));
+  EXPECT_THROW(SourcePcap(options).open(context_), ConfigError);
+  fs::create_directory_symlink("..", folder_ / "d/web/up");
+  options.agent_from = AgentFrom::option;
+  try {
+    SourcePcap(options).open(context_);
+    FAIL() << "the folder leads back into itself";
+  } catch (const ConfigError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("symbolic links"));
+  }
+  options.agent_from = AgentFrom::file;
+  options.agent = "web";
+  options.file = {"-"};
+  Findings both;
+  check_pcap_options(options, both);
+  ASSERT_EQ(both.list().size(), 2U);
+  EXPECT_EQ(both.list()[0].option, "agent");
+  EXPECT_EQ(both.list()[1].option, "agent_from");
 }
 
 TEST_F(SourcePcapTest, SnaplenCountDurationAndFilter) {

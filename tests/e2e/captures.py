@@ -43,14 +43,18 @@ def chunks(capture: bytes, dice: random.Random, most: int) -> list[bytes]:
     return out
 
 
-def synthetic(packets: int, sessions: int, dice: random.Random, first_port: int = 1024) -> bytes:
+def random_payload(dice: random.Random) -> bytes:
+    return dice.randbytes(dice.choice((20, 60, 200)))
+
+
+def synthetic(packets: int, sessions: int, dice: random.Random, first_port: int = 1024, payload_of=random_payload) -> bytes:
     """A capture of UDP sessions that overlap, with payloads a model can look at. No two packets have one time."""
     out = [struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 65535, 1)]
     time = 1_700_000_000_000_000_000
     for i in range(packets):
         # Ten thousand sessions at a time would not end; a window of them moves on.
         session = (i * sessions // packets + dice.randrange(50)) % sessions
-        payload = dice.randbytes(dice.choice((20, 60, 200)))
+        payload = payload_of(dice)
         udp = struct.pack(">HHHH", first_port + session % 60000, 53, 8 + len(payload), 0) + payload
         ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0,
                          bytes((10, 0, session // 60000, 1)), bytes((10, 1, 0, 1))) + udp

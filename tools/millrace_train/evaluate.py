@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from . import captures, idx, training
+from . import captures, idx, npz, training
 
 
 def arguments() -> argparse.Namespace:
@@ -23,7 +23,9 @@ def arguments() -> argparse.Namespace:
                         help="folder with PART-images-idx3-ubyte[.gz], PART-labels-idx1-ubyte[.gz] and labels.txt")
     source.add_argument("--captures", type=pathlib.Path, metavar="DIR",
                         help="folder with one folder of capture files for each class")
-    parser.add_argument("--part", default="dev", help="with --idx: the part to ask for")
+    source.add_argument("--npz", type=pathlib.Path, metavar="FILE",
+                        help="NumPy archive with PART_x, PART_y and labels")
+    parser.add_argument("--part", default="dev", help="with --idx and --npz: the part to ask for")
     parser.add_argument("--picture", type=pathlib.Path, metavar="FILE.png", help="write the confusion matrix there")
     parser.add_argument("--millrace", help="the host program, for --captures")
     return parser.parse_args()
@@ -45,6 +47,11 @@ def load(args: argparse.Namespace, card: dict) -> tuple[np.ndarray, np.ndarray]:
     """Rows, and for each the place of its class in the card."""
     if args.captures:
         names, (x, y), _ = captures.read(args.captures, card["input"]["bytes"], captures.find_host(args.millrace), 0, 1)
+    elif args.npz:
+        names, part = npz.read(args.npz, args.part)
+        if part is None:
+            raise idx.DataError(f"{args.npz}: {args.part}_x and {args.part}_y are not there")
+        x, y = part
     else:
         names = idx.read_labels(args.idx / "labels.txt")
         part = idx.read_part(args.idx, args.part, len(names))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from . import captures, idx, nets, training
+from . import captures, idx, nets, npz, training
 
 
 def arguments() -> argparse.Namespace:
@@ -21,6 +21,8 @@ def arguments() -> argparse.Namespace:
     source.add_argument("--idx", type=pathlib.Path, metavar="DIR",
                         help="folder with train-images-idx3-ubyte[.gz], train-labels-idx1-ubyte[.gz], labels.txt "
                              "and the same for dev")
+    source.add_argument("--npz", type=pathlib.Path, metavar="FILE",
+                        help="NumPy archive with train_x, train_y, labels, and dev_x, dev_y")
     source.add_argument("--captures", type=pathlib.Path, metavar="DIR",
                         help="folder with one folder of capture files for each class")
     parser.add_argument("--out", type=pathlib.Path, required=True, metavar="NAME.pt")
@@ -37,7 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
     parser.add_argument("--batch", type=int, default=64, help="sessions of a training step")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--dev-share", type=float, default=0.2, help="with --captures: part kept for dev")
+    parser.add_argument("--dev-share", type=float, default=0.2, help="part kept for dev, with --captures or where the data has none")
     parser.add_argument("--bytes", type=int, default=784, help="with --captures: bytes of a session")
     parser.add_argument("--right", type=float, default=0.99,
                         help="min_confidence is the lowest tried threshold, at least --least-confidence, above "
@@ -51,11 +53,15 @@ def arguments() -> argparse.Namespace:
 def load(args: argparse.Namespace):
     if args.captures:
         return captures.read(args.captures, args.bytes, captures.find_host(args.millrace), args.dev_share, args.seed)
-    labels = idx.read_labels(args.idx / "labels.txt")
-    train = idx.read_part(args.idx, "train", len(labels))
+    if args.npz:
+        labels, train = npz.read(args.npz, "train")
+        dev = npz.read(args.npz, "dev")[1]
+    else:
+        labels = idx.read_labels(args.idx / "labels.txt")
+        train, dev = (idx.read_part(args.idx, part, len(labels)) for part in ("train", "dev"))
     if train is None:
-        raise idx.DataError(f"{args.idx}: train-images-idx3-ubyte and train-labels-idx1-ubyte are not there")
-    dev = idx.read_part(args.idx, "dev", len(labels))
+        missing = "train_x and train_y" if args.npz else "train-images-idx3-ubyte and train-labels-idx1-ubyte"
+        raise idx.DataError(f"{args.npz or args.idx}: {missing} are not there")
     if dev is None:
         order = np.random.default_rng(args.seed).permutation(len(train[1]))
         cut = int(len(order) * args.dev_share)
@@ -109,6 +115,9 @@ def run(args: argparse.Namespace) -> None:
     random.seed(args.seed)
     np.random.seed(args.seed)
     labels, (train_x, train_y), (dev_x, dev_y) = load(args)
+    if not len(dev_y) or len(labels) < 2:
+        raise idx.DataError(f"{len(train_y)} sessions of {len(labels)} classes are too few: expected two classes at "
+                            "least, and for dev one session at least")
     size = train_x.shape[1]
     x, y = torch.from_numpy(train_x.copy()), torch.from_numpy(train_y.copy())
     dev, dev_labels = torch.from_numpy(dev_x.copy()), torch.from_numpy(dev_y.copy())

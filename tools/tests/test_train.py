@@ -70,6 +70,27 @@ def test_data_that_does_not_fit_is_named(data):
     assert "expected 0 bytes for the shape (0, 0, 0), found 1" in result.stderr
 
 
+def test_an_archive_that_does_not_fit_is_named(tmp_path):
+    x, y = np.zeros((4, 9), np.uint8), np.array([0, 1, 0, 2])
+    labels = np.array(["cat", "dog"])
+    for arrays, problem in (
+            ({"train_x": x, "train_y": y}, "'labels' is missing"),
+            ({"labels": labels}, "train_x and train_y are not there"),
+            ({"labels": labels, "train_x": x, "train_y": y}, "train_y goes from 0 to 2, but labels names 2 classes"),
+            ({"labels": labels, "train_x": x.astype(float), "train_y": y}, "found float64 [4, 9] and int64 [4]"),
+            ({"labels": np.array([None])}, "without pickled objects")):
+        np.savez(tmp_path / "d.npz", **arrays)
+        result = train("--npz", tmp_path / "d.npz", "--out", tmp_path / "x.pt", *SMALL)
+        assert result.returncode == 2
+        assert f"{tmp_path}/d.npz: " in result.stderr and problem in result.stderr
+    np.savez(tmp_path / "d.npz", labels=labels, train_x=x[:2], train_y=y[:2])
+    result = train("--npz", tmp_path / "d.npz", "--out", tmp_path / "x.pt", *SMALL)
+    assert result.returncode == 2 and "2 sessions of 2 classes are too few" in result.stderr
+    (tmp_path / "d.npz").write_bytes(b"PK no archive")
+    result = train("--npz", tmp_path / "d.npz", "--out", tmp_path / "x.pt", *SMALL)
+    assert result.returncode == 2 and "expected a NumPy archive" in result.stderr
+
+
 def test_trains_from_captures_through_the_featurizer(tmp_path):
     program = BUILD / "bin/millrace"
     if not program.exists():
