@@ -13,8 +13,6 @@
 
 #include "millrace/testing.h"
 
-#include "session/test_packets.h"
-
 namespace millrace {
 namespace {
 
