@@ -84,7 +84,7 @@ class Runner {
         if (!signals.interrupted()) run_one(one.file, number, signals, *output);
       }
     }
-    output->finish();
+    if (!files.empty()) output->finish();
     if (!good) return static_cast<int>(Exit::usage);
     return static_cast<int>(output->counts().failed != 0 || signals.interrupted() ? Exit::failed
                                                                                   : Exit::done);
@@ -96,9 +96,9 @@ class Runner {
   bool look_at(const std::string& path, std::vector<Selected>& files) {
     Report report;
     Selected selected{read_test_file(path, surroundings_, report), {}};
-    std::set<std::string> errors;
+    std::set<std::string> told;
+    std::string errors = report.text();
     std::size_t count = report.size();
-    if (!report.empty()) errors.insert(report.text());
     for (std::size_t i = 0; report.empty() && i < selected.file.tests.size(); ++i) {
       const Test& test = selected.file.tests[i];
       if ((path + ": " + test.name).find(filter_) == std::string::npos) continue;
@@ -106,12 +106,13 @@ class Runner {
       if (test.fails || !reason_to_skip(test, registry_).empty()) continue;
       Report of_test = report;
       (void)make_test_plan(selected.file, test, registry_, of_test);
-      if (of_test.empty() || !errors.insert(of_test.text()).second) continue;
+      const std::string text = of_test.text();
+      if (text.empty() || !told.insert(text).second) continue;
+      errors += text;
       count += of_test.size();
     }
-    for (const std::string& text : errors) std::cerr << text;
     if (count != 0) {
-      std::cerr << count_errors(count, path);
+      std::cerr << errors << count_errors(count, path);
       return false;
     }
     if (!selected.tests.empty()) files.push_back(std::move(selected));

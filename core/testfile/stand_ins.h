@@ -19,7 +19,7 @@ namespace millrace::host {
 class Recording {
  public:
   /// Beyond so many items they are only counted.
-  static constexpr std::size_t kMost = 100'000;
+  static constexpr std::size_t kMost = 50'000;
 
   void add(const BatchBase& batch);
   [[nodiscard]] std::vector<std::string> items() const;  ///< as JSON, in the order they came
