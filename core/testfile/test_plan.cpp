@@ -15,6 +15,17 @@ namespace {
 /// The built-in plugin that the stages standing in are of.
 constexpr const char* kStandIns = "test";
 
+/// Takes out the errors of the section that begins at `at`.
+void forget_section(Position at, const PipelineSpec& spec, Report& report) {
+  std::uint32_t end = UINT32_MAX;
+  for (const StageSpec& other : spec.stages) {
+    if (other.at.source == at.source && other.at.line > at.line) end = std::min(end, other.at.line);
+  }
+  report.remove_if([&](const Report::Entry& entry) {
+    return entry.at.source == at.source && entry.at.line >= at.line && entry.at.line < end;
+  });
+}
+
 PipelineSpec read_pipeline_of(const TestFile& file, const Test& test, Report& report) {
   Variables variables(test.variables);
   variables.set_config(test.config);
@@ -24,6 +35,7 @@ PipelineSpec read_pipeline_of(const TestFile& file, const Test& test, Report& re
     if (!text) return {};
     PipelineSpec spec = read_pipeline_text(test.pipeline.string(), std::move(*text), variables,
                                            test.settings, report);
+    if (spec.config) forget_section(spec.config->at, spec, report);
     spec.config.reset();  // its values are the test's
     return spec;
   }
@@ -46,8 +58,10 @@ class Builder {
     const std::size_t before = report_.size();
     check_names();
     if (report_.size() == before) choose();
-    if (report_.size() != before) return made;
+    const bool good = report_.size() == before;
+    if (!good) kept_.clear();  // what takes part is not known
     forget_what_is_outside();
+    if (!good) return made;
     PipelineSpec cut = spec_;
     cut.stages.clear();
     for (const StageSpec& stage : spec_.stages) {
@@ -173,16 +187,7 @@ class Builder {
   void forget_what_is_outside() {
     for (const StageSpec& outside : spec_.stages) {
       if (kept_.contains(outside.name) && !replaced(outside.name)) continue;
-      std::uint32_t end = UINT32_MAX;
-      for (const StageSpec& other : spec_.stages) {
-        if (other.at.source == outside.at.source && other.at.line > outside.at.line) {
-          end = std::min(end, other.at.line);
-        }
-      }
-      report_.remove_if([&](const Report::Entry& entry) {
-        return entry.at.source == outside.at.source && entry.at.line >= outside.at.line &&
-               entry.at.line < end;
-      });
+      forget_section(outside.at, spec_, report_);
     }
   }
 

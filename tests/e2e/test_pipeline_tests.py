@@ -88,7 +88,7 @@ def test_mistakes_against_the_pipeline_are_told_for_all_tests(tmp_path):
     result = run("test", path)
     assert result.returncode == 2
     for words in ("did you mean 'sessions'?", "did you mean 'dst_port'?", "a duration with its unit",
-                  f"{tmp_path}/pipeline.toml:4:8: error: variable 'CAPTURE' is not set"):
+                  f"{tmp_path}/pipeline.toml:4:9: error: variable 'CAPTURE' is not set"):
         assert words in result.stderr
     assert "DATABASE" not in result.stderr, "only a stage that is not under test needs it"
 
