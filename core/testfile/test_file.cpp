@@ -12,16 +12,6 @@ namespace millrace::host {
 
 namespace {
 
-std::vector<std::string> names_of(const std::vector<OptionSpec>& specs) {
-  std::vector<std::string> names;
-  for (const OptionSpec& spec : specs) names.push_back(spec.name);
-  return names;
-}
-
-bool among(std::string_view name, const std::vector<std::string>& names) {
-  return std::ranges::find(names, name) != names.end();
-}
-
 class Reader {
  public:
   Reader(const std::filesystem::path& path, Report& report)
@@ -66,16 +56,6 @@ class Reader {
         report_.add(value.at, fmt::format("'{}' holds {}", entry.key, kind_of(value)), "a table");
       }
     }
-  }
-
-  /// Entries whose key is not in `inner`.
-  static ConfigValue::Table without(const ConfigValue::Table& table,
-                                    const std::vector<std::string>& inner) {
-    ConfigValue::Table plain;
-    for (const ConfigEntry& entry : table) {
-      if (!among(entry.key, inner)) plain.push_back(entry);
-    }
-    return plain;
   }
 
   /// What stands above all tests or in one of them; returns the rest.
@@ -162,7 +142,10 @@ class Reader {
       } else if (entry.key == "stub") {
         for_tables(entry, [&](const auto& t, Position p) { read_stub(t, p, test); });
       } else if (entry.key == "expect") {
-        for_tables(entry, [&](const auto& t, Position p) { read_expect(t, p, test); });
+        for_tables(entry, [&](const auto& t, Position p) {
+          auto expect = read_expectation(t, p, folder_, report_);
+          if (expect) test.expectations.push_back(std::move(*expect));
+        });
       }
     }
     return test;
@@ -317,88 +300,6 @@ class Reader {
     (void)bind_options(entries, label_specs(), &rule.label, "a verdict", at, {"when"}, true,
                        report_);
     behaviour.rules.push_back(std::move(rule));
-  }
-
-  void read_expect(const ConfigValue::Table& table, Position at, Test& test) {
-    static const std::vector<std::string> kNumbers = {"rejected", "retried", "failed"};
-    std::vector<std::string> inner = {"count", "items", "none", "dropped", "counters"};
-    inner.insert(inner.end(), kNumbers.begin(), kNumbers.end());
-    const ConfigValue::Table plain = without(table, inner);
-    ExpectKeys keys;
-    (void)bind_options(plain, ExpectKeys::specs(), &keys, "an expectation", at, inner, true,
-                       report_);
-    Expectation expect;
-    expect.at = at;
-    expect.ordered = keys.ordered;
-    expect.tolerance = keys.tolerance;
-    expect.contains = keys.contains;
-    int places = 0;
-    for (const auto& [key, name, where] :
-         {std::tuple("after", keys.after, Expectation::Where::after),
-          std::tuple("at", keys.at, Expectation::Where::at),
-          std::tuple("file", keys.file, Expectation::Where::file)}) {
-      const ConfigEntry* entry = find(plain, key);
-      if (entry == nullptr) continue;
-      ++places;
-      expect.where = where;
-      expect.stage = where == Expectation::Where::file ? (folder_ / name).string() : name;
-      expect.stage_at = entry->value.at;
-    }
-    if (places != 1) {
-      report_.add(at, "the expectation does not say of what it is",
-                  R"(one of after = "STAGE", at = "STAGE" and file = "PATH")");
-      return;
-    }
-    for (const ConfigEntry& entry : table) {
-      if (!among(entry.key, inner)) continue;
-      check_expected(entry.value, report_);
-      read_expected(entry, among(entry.key, kNumbers), expect);
-    }
-    const bool empty = !expect.count && expect.items.empty() && expect.none.empty() &&
-                       expect.contains.empty() && expect.numbers.empty() &&
-                       expect.dropped.empty() && expect.counters.empty();
-    if (empty) {
-      report_.add(at, "the expectation expects nothing",
-                  fmt::format("one of {}", fmt::join(inner, ", ")));
-    }
-    check_place(expect);
-    test.expectations.push_back(std::move(expect));
-  }
-
-  void read_expected(const ConfigEntry& entry, bool number, Expectation& expect) {
-    const ConfigValue& value = entry.value;
-    if (number || entry.key == "count") {
-      if (value.table() == nullptr && !std::holds_alternative<std::int64_t>(value.value)) {
-        report_.add(value.at, fmt::format("'{}' is {}", entry.key, kind_of(value)),
-                    "a number, or a condition such as { min = 1, max = 9 }");
-      } else if (number) {
-        expect.numbers.push_back(entry);
-      } else {
-        expect.count = value;
-      }
-    } else if (entry.key == "dropped" || entry.key == "counters") {
-      if (value.table() == nullptr) {
-        report_.add(value.at, fmt::format("'{}' is {}", entry.key, kind_of(value)),
-                    "a table { \"name\" = number }");
-        return;
-      }
-      (entry.key == "dropped" ? expect.dropped : expect.counters) = *value.table();
-    } else if (value.list() == nullptr) {
-      report_.add(value.at, fmt::format("'{}' is {}", entry.key, kind_of(value)),
-                  "a list [{ field = value }, ...]");
-    } else {
-      (entry.key == "items" ? expect.items : expect.none) = *value.list();
-    }
-  }
-
-  void check_place(const Expectation& expect) {
-    const bool file = expect.where == Expectation::Where::file;
-    if (file && (!expect.numbers.empty() || !expect.dropped.empty() || !expect.counters.empty())) {
-      report_.add(expect.at, "a file has no counts of a stage", "count, items, none or contains");
-    }
-    if (!file && !expect.contains.empty()) {
-      report_.add(expect.at, "'contains' is for files", "items or none");
-    }
   }
 
   std::filesystem::path folder_;

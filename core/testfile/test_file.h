@@ -82,6 +82,13 @@ struct TestSurroundings {
   std::filesystem::path folder;              ///< ${TMP}
 };
 
+/// Reads a [[test.expect]]; nothing if it cannot be said of what it is. `folder` is where the paths
+/// of files begin.
+[[nodiscard]] std::optional<Expectation> read_expectation(const ConfigValue::Table& table,
+                                                          Position at,
+                                                          const std::filesystem::path& folder,
+                                                          Report& report);
+
 /// Reads a test file (docs/testing.md). Whatever is wrong goes to `report`, where the file is
 /// source 0 if the report was empty.
 [[nodiscard]] TestFile read_test_file(const std::filesystem::path& path,

@@ -1,5 +1,7 @@
 #include "testfile/test_keys.h"
 
+#include <algorithm>
+
 namespace millrace::host {
 
 const std::vector<OptionSpec>& common_specs() {
@@ -50,6 +52,24 @@ const std::vector<OptionSpec>& ExpectKeys::specs() {
           .between(0, 1),
       option<&ExpectKeys::contains>("contains", "texts that stand in the file")};
   return list;
+}
+
+std::vector<std::string> names_of(const std::vector<OptionSpec>& specs) {
+  std::vector<std::string> names;
+  for (const OptionSpec& spec : specs) names.push_back(spec.name);
+  return names;
+}
+
+bool among(std::string_view name, const std::vector<std::string>& names) {
+  return std::ranges::find(names, name) != names.end();
+}
+
+ConfigValue::Table without(const ConfigValue::Table& table, const std::vector<std::string>& inner) {
+  ConfigValue::Table plain;
+  for (const ConfigEntry& entry : table) {
+    if (!among(entry.key, inner)) plain.push_back(entry);
+  }
+  return plain;
 }
 
 }  // namespace millrace::host

@@ -3,10 +3,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "millrace/option.h"
 
+#include "config/value.h"
 #include "testfile/compare.h"
 
 namespace millrace::host {
@@ -48,5 +50,11 @@ struct ExpectKeys {
 
   static const std::vector<OptionSpec>& specs();
 };
+
+[[nodiscard]] std::vector<std::string> names_of(const std::vector<OptionSpec>& specs);
+[[nodiscard]] bool among(std::string_view name, const std::vector<std::string>& names);
+/// Entries whose key is not in `inner`.
+[[nodiscard]] ConfigValue::Table without(const ConfigValue::Table& table,
+                                         const std::vector<std::string>& inner);
 
 }  // namespace millrace::host

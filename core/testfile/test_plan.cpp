@@ -8,6 +8,8 @@
 
 #include "millrace/verdict.h"
 
+#include "testfile/part.h"
+
 namespace millrace::host {
 
 namespace {
@@ -117,32 +119,16 @@ class Builder {
     }
   }
 
-  /// `name` and all stages that it feeds.
-  void mark_fed(const std::string& name, std::set<std::string>& marks) const {
-    if (!marks.insert(name).second) return;
-    for (const StageSpec& reader : spec_.stages) {
-      if (reads(reader, name)) mark_fed(reader.name, marks);
-    }
-  }
-  /// `name` and all stages that feed it.
-  void mark_feeding(const std::string& name, std::set<std::string>& marks) const {
-    if (!marks.insert(name).second) return;
-    if (const StageSpec* one = stage(name)) {
-      for (const StageSpec::From& from : one->from) mark_feeding(from.name, marks);
-    }
-  }
-  static bool reads(const StageSpec& reader, const std::string& name) {
-    return std::ranges::find(reader.from, name, &StageSpec::From::name) != reader.from.end();
-  }
-
   /// Which stages are in the pipeline that is run.
   void choose() {
     if (!test_.stages.empty()) {
-      for (const std::string& part : test_.stages) choose(part);
+      for (const std::string& part : test_.stages) {
+        kept_.merge(stages_of_part(spec_, part, test_.stages_at, report_));
+      }
     } else if (test_.inputs.empty()) {
       kept_.insert(names_.begin(), names_.end());
     } else {
-      for (const StandIn& input : test_.inputs) mark_fed(input.stage, kept_);
+      for (const StandIn& input : test_.inputs) kept_.merge(fed_by(spec_, input.stage));
     }
     for (const StandIn& input : test_.inputs) {
       const StageSpec* place = stage(input.stage);
@@ -159,27 +145,6 @@ class Builder {
       report_.add(expect.stage_at, fmt::format("'{}' is not under test", expect.stage),
                   fmt::format("one of {}", fmt::join(kept_, ", ")));
     }
-  }
-
-  void choose(const std::string& part) {
-    const std::size_t dots = part.find("..");
-    if (dots == std::string::npos) {
-      kept_.insert(part);
-      return;
-    }
-    const std::string first = part.substr(0, dots);
-    const std::string last = part.substr(dots + 2);
-    std::set<std::string> fed(names_.begin(), names_.end());
-    std::set<std::string> feeding = fed;
-    if (!first.empty()) mark_fed(first, fed = {});
-    if (!last.empty()) mark_feeding(last, feeding = {});
-    std::set<std::string> between;
-    std::ranges::set_intersection(fed, feeding, std::inserter(between, between.end()));
-    if (between.empty()) {
-      report_.add(test_.stages_at, fmt::format("'{}' does not feed '{}'", first, last),
-                  "A..B with a way from A to B");
-    }
-    kept_.merge(between);
   }
 
   /// Errors in the sections of stages that do not take part: a secret or a variable that only they
