@@ -70,7 +70,7 @@ PipelineSpec read_file_of(const po::variables_map& map, const std::string& file,
   return spec;
 }
 
-Variables variables_from(const po::variables_map& map) {
+std::map<std::string, std::string> given_variables(const po::variables_map& map) {
   std::map<std::string, std::string> given;
   if (map.count("var") != 0) {
     for (const auto& pair : map["var"].as<std::vector<std::string>>()) {
@@ -81,8 +81,10 @@ Variables variables_from(const po::variables_map& map) {
       given[pair.substr(0, equals)] = pair.substr(equals + 1);
     }
   }
-  return Variables(std::move(given));
+  return given;
 }
+
+Variables variables_from(const po::variables_map& map) { return Variables(given_variables(map)); }
 
 std::vector<Setting> settings_from(const po::variables_map& map) {
   std::vector<Setting> settings;

@@ -35,6 +35,8 @@ namespace po = boost::program_options;
 [[nodiscard]] PipelineSpec read_file_of(const po::variables_map& map, const std::string& file,
                                         Variables variables, Report& report);
 
+/// --var
+[[nodiscard]] std::map<std::string, std::string> given_variables(const po::variables_map& map);
 [[nodiscard]] Variables variables_from(const po::variables_map& map);
 [[nodiscard]] std::vector<Setting> settings_from(const po::variables_map& map);
 [[nodiscard]] Registry registry_from(const po::variables_map& map);

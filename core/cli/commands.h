@@ -11,6 +11,7 @@ int run_command(const std::vector<std::string>& arguments);
 int check_command(const std::vector<std::string>& arguments);
 int plugins_command(const std::vector<std::string>& arguments);
 int new_plugin_command(const std::vector<std::string>& arguments);
+int test_command(const std::vector<std::string>& arguments);
 int graph_command(const std::vector<std::string>& arguments);
 
 /// Command lines that make no sense; ends in Exit::usage.

@@ -19,6 +19,7 @@ constexpr std::string_view kUsage = R"(millrace: runs pipelines of plugins
 
   millrace run FILE        run a pipeline file
   millrace check FILE...   find everything that is wrong with pipeline files
+  millrace test FILE...    run the tests of test files (docs/testing.md)
   millrace graph FILE      draw a pipeline (--format text|dot|mermaid)
   millrace plugins [NAME]  list the plugins, or all there is to know of one
   millrace new-plugin NAME --kind source|transform|sink|queue
@@ -37,8 +38,9 @@ int version_command(const std::vector<std::string>& /*arguments*/) {
 int main_command(const std::vector<std::string>& arguments) {
   using namespace millrace::host;
   static const std::map<std::string, std::function<int(const std::vector<std::string>&)>> kCommands{
-      {"run", run_command},     {"check", check_command},           {"plugins", plugins_command},
-      {"graph", graph_command}, {"new-plugin", new_plugin_command}, {"version", version_command}};
+      {"run", run_command},        {"check", check_command}, {"plugins", plugins_command},
+      {"graph", graph_command},    {"test", test_command},   {"new-plugin", new_plugin_command},
+      {"version", version_command}};
   if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" ||
       arguments[0] == "help") {
     (arguments.empty() ? std::cerr : std::cout) << kUsage;

@@ -273,15 +273,17 @@ void apply(const Setting& setting, const Variables& variables, TomlDocument& doc
   std::vector<std::string> path;
   std::stringstream names(setting.text.substr(0, equals));
   for (std::string part; std::getline(names, part, '.');) path.push_back(part);
-  const bool whole = equals != std::string::npos && path.size() >= 2 &&
-                     std::ranges::none_of(path, &std::string::empty);
+  const bool has_value = equals != std::string::npos || setting.value;
+  const bool whole =
+      has_value && path.size() >= 2 && std::ranges::none_of(path, &std::string::empty);
   if (!whole) {
     report.add({report.add_source(source_name, {}), 0, 0, 1}, "this is no setting",
                "stage.key=value");
     return;
   }
-  ConfigValue value =
-      read_toml_value(source_name, setting.text.substr(equals + 1), variables, report);
+  ConfigValue value = setting.value ? *setting.value
+                                    : read_toml_value(source_name, setting.text.substr(equals + 1),
+                                                      variables, report);
   ConfigEntry* stages = nullptr;
   for (ConfigEntry& entry : document.root) {
     if (entry.key == "stage") stages = &entry;
@@ -321,18 +323,23 @@ void apply(const Setting& setting, const Variables& variables, TomlDocument& doc
 
 }  // namespace
 
-PipelineSpec read_pipeline_text(const std::string& name, std::string text,
-                                const Variables& variables, const std::vector<Setting>& settings,
-                                Report& report) {
-  TomlDocument document = read_toml(name, std::move(text), variables, report);
+PipelineSpec read_pipeline_document(TomlDocument document, const Variables& variables,
+                                    const std::vector<Setting>& settings, Report& report) {
   Variables known = variables;
   if (find(document.root, "config") != nullptr) known.expect_config();
   for (const Setting& setting : settings) apply(setting, known, document, report);
   return Reader(report).read(std::move(document));
 }
 
-PipelineSpec read_pipeline(const std::filesystem::path& path, const Variables& variables,
-                           const std::vector<Setting>& settings, Report& report) {
+PipelineSpec read_pipeline_text(const std::string& name, std::string text,
+                                const Variables& variables, const std::vector<Setting>& settings,
+                                Report& report) {
+  TomlDocument document = read_toml(name, std::move(text), variables, report);
+  return read_pipeline_document(std::move(document), variables, settings, report);
+}
+
+std::optional<std::string> read_file(const std::filesystem::path& path, const std::string& what,
+                                     Report& report) {
   std::stringstream text;
   std::error_code error;
   const bool folder = std::filesystem::is_directory(path, error);
@@ -341,11 +348,18 @@ PipelineSpec read_pipeline(const std::filesystem::path& path, const Variables& v
   if (folder || !file) {
     const std::string reason = folder ? "it is a folder" : std::strerror(errno);
     report.add({report.add_source(path.string(), {}), 0, 0, 1},
-               fmt::format("cannot read the pipeline file: {}", reason));
-    return {};
+               fmt::format("cannot read the {}: {}", what, reason));
+    return std::nullopt;
   }
   text << file.rdbuf();
-  return read_pipeline_text(path.string(), text.str(), variables, settings, report);
+  return std::move(text).str();
+}
+
+PipelineSpec read_pipeline(const std::filesystem::path& path, const Variables& variables,
+                           const std::vector<Setting>& settings, Report& report) {
+  auto text = read_file(path, "pipeline file", report);
+  if (!text) return {};
+  return read_pipeline_text(path.string(), std::move(*text), variables, settings, report);
 }
 
 }  // namespace millrace::host

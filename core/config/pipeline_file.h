@@ -10,6 +10,7 @@
 #include "millrace/time.h"
 
 #include "config/report.h"
+#include "config/toml.h"
 #include "config/value.h"
 #include "config/variables.h"
 
@@ -68,9 +69,10 @@ struct PipelineSpec {
   bool syntax_errors = false;
 };
 
-/// `stage.key=value` from the command line.
+/// `stage.key=value` from the command line; or `stage.key` with a value that has been read.
 struct Setting {
   std::string text;
+  std::optional<ConfigValue> value{};
 };
 
 /// Reads a pipeline file (docs/pipeline-files.md). Whatever is wrong goes to `report`.
@@ -82,6 +84,15 @@ struct Setting {
 [[nodiscard]] PipelineSpec read_pipeline_text(const std::string& name, std::string text,
                                               const Variables& variables,
                                               const std::vector<Setting>& settings, Report& report);
+
+/// The same for a document that has been read.
+[[nodiscard]] PipelineSpec read_pipeline_document(TomlDocument document, const Variables& variables,
+                                                  const std::vector<Setting>& settings,
+                                                  Report& report);
+
+/// The content of a file; `what` it is stands in the error.
+[[nodiscard]] std::optional<std::string> read_file(const std::filesystem::path& path,
+                                                   const std::string& what, Report& report);
 
 /// Reads `entries` into the options struct at `options`. Unknown keys are reported with the nearest
 /// of the specs' names and `more_names`. Returns whether everything fitted.

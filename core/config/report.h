@@ -34,6 +34,12 @@ class Report {
 
   void add(Position at, std::string message, std::string expected = {}, std::string meant = {});
 
+  /// Takes out what turned out not to matter.
+  template <class Predicate>
+  void remove_if(Predicate predicate) {
+    std::erase_if(entries_, predicate);
+  }
+
   [[nodiscard]] bool empty() const noexcept { return entries_.empty(); }
   [[nodiscard]] std::size_t size() const noexcept { return entries_.size(); }
   [[nodiscard]] const std::vector<Entry>& entries() const noexcept { return entries_; }

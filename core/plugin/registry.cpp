@@ -137,6 +137,11 @@ std::vector<std::string> Registry::names() const {
   return list;
 }
 
+void Registry::add(Plugin plugin) {
+  std::string name = plugin.name;
+  loaded_.insert_or_assign(std::move(name), std::move(plugin));
+}
+
 const Plugin& Registry::load(const std::string& name) {
   if (const auto found = loaded_.find(name); found != loaded_.end()) return found->second;
   const auto file = files_.find(name);

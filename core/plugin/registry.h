@@ -36,8 +36,14 @@ class Registry {
 
   /// Names of the plugins that lie in the folders, sorted; nothing is opened for this.
   [[nodiscard]] std::vector<std::string> names() const;
-  [[nodiscard]] bool has(const std::string& name) const { return files_.contains(name); }
+  [[nodiscard]] bool has(const std::string& name) const {
+    return files_.contains(name) || loaded_.contains(name);
+  }
   [[nodiscard]] const std::vector<std::filesystem::path>& folders() const { return folders_; }
+
+  /// A plugin that is part of this program; it takes the place of one of the same name. Its body
+  /// must outlive what is made of it.
+  void add(Plugin plugin);
 
   /// Throws PluginError.
   const Plugin& load(const std::string& name);

@@ -1,6 +1,7 @@
 // A plugin with one stage that does what `fault` says.
 
 #include <condition_variable>
+#include <cstdlib>
 #include <mutex>
 #include <thread>
 
@@ -11,7 +12,7 @@ namespace {
 
 using namespace millrace;
 
-enum class Fault : std::uint8_t { none, open, process, odd };
+enum class Fault : std::uint8_t { none, open, process, odd, crash };
 
 struct Options {
   Fault fault = Fault::none;
@@ -33,6 +34,7 @@ class Good final : public Sink<Packet> {
   void write(Batch<Packet>& /*in*/) override {
     if (fault_ == Fault::process) throw std::runtime_error("write was told to throw");
     if (fault_ == Fault::odd) throw 42;
+    if (fault_ == Fault::crash) std::abort();
   }
   void flush() override {
     if (fault_ == Fault::process) throw std::runtime_error("flush was told to throw");
@@ -54,4 +56,5 @@ MILLRACE_PLUGIN("good", MILLRACE_VERSION,
                                         .choices({{"none", Fault::none},
                                                   {"open", Fault::open},
                                                   {"process", Fault::process},
-                                                  {"odd", Fault::odd}})))
+                                                  {"odd", Fault::odd},
+                                                  {"crash", Fault::crash}})))
