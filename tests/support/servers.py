@@ -326,6 +326,9 @@ class PostgreSQL(Server):
                       "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"], cwd=self.data)
 
     def launch(self):
+        # Left by one that was killed, whose number may still be taken: by a process that nobody has reaped, say.
+        for stale in (self.tables / "postmaster.pid", self.data / f".s.PGSQL.{self.port}.lock"):
+            stale.unlink(missing_ok=True)
         self.spawn("server", [*self.unprivileged(), self.program("postgres"), "-D", str(self.tables), "-p", str(self.port),
                               "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.data}",
                               "-c", "shared_buffers=64MB", *self.options])
