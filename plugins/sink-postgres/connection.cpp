@@ -170,6 +170,7 @@ void Connection::execute(const std::string& sql) {
 std::vector<Connection::Row> Connection::query(const std::string& sql,
                                                const std::vector<std::string>& parameters) {
   std::vector<const char*> values;
+  values.reserve(parameters.size());
   for (const std::string& parameter : parameters) values.push_back(parameter.c_str());
   const Result result =
       result_of(PQsendQueryParams(connection_.get(), sql.c_str(), static_cast<int>(values.size()),

@@ -18,8 +18,8 @@ namespace {
 /// below the 1 GiB that the server takes.
 constexpr std::size_t kStatementRows = 4096;
 
-const std::string kInsert = "insert";
-const std::string kFillIn = "fill_in";
+constexpr const char* kInsert = "insert";
+constexpr const char* kFillIn = "fill_in";
 
 template <std::integral T>
 void append_number(std::string& to, T number) {

@@ -140,13 +140,13 @@ bool has_unique_key(Connection& connection, const std::string& oid) {
 }
 
 std::string kind_name(const std::string& kind) {
-  static const std::map<std::string, std::string> names{
+  static const std::map<std::string, std::string> kNames{
       {"v", "a view"},          {"m", "a materialized view"},
       {"f", "a foreign table"}, {"S", "a sequence"},
       {"i", "an index"},        {"I", "an index"},
       {"c", "a type"}};
-  const auto found = names.find(kind);
-  return found == names.end() ? "of the kind " + kind : found->second;
+  const auto found = kNames.find(kind);
+  return found == kNames.end() ? "of the kind " + kind : found->second;
 }
 
 }  // namespace

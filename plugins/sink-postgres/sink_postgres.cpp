@@ -169,6 +169,7 @@ void SinkPostgres::write(Batch<Verdict>& in) {
   if (refused.empty()) return;
   std::ranges::sort(refused, {}, &Refused::row);
   std::vector<std::size_t> positions;
+  positions.reserve(refused.size());
   for (const Refused& one : refused) {
     positions.push_back(static_cast<std::size_t>(one.row - in.items.data()));
   }
