@@ -12,6 +12,21 @@ std::size_t bytes_of(const BatchBase& batch) {
   return batch.type().count(batch) * batch.type().size + batch.storage_bytes;
 }
 
+/// One batch of all, in their order. Neighbours are joined until one is left, so that receipts and
+/// storages nest only as deep as the logarithm of their number: they are resolved and freed by
+/// recursion.
+BoxedBatch join(std::vector<BoxedBatch> parts) {
+  while (parts.size() > 1) {
+    std::vector<BoxedBatch> joined;
+    for (std::size_t i = 0; i < parts.size(); i += 2) {
+      if (i + 1 < parts.size()) parts[i]->type().append(*parts[i], std::move(*parts[i + 1]));
+      joined.push_back(std::move(parts[i]));
+    }
+    parts = std::move(joined);
+  }
+  return std::move(parts.front());
+}
+
 }  // namespace
 
 BatchQueue::BatchQueue(const QueueOptions& options, std::size_t producers)
@@ -83,13 +98,15 @@ BatchQueue::Popped BatchQueue::pop(const Coalesce& coalesce, std::chrono::millis
   if (entries_.empty()) return popped;
 
   popped.kind = Popped::Kind::batch;
-  popped.batch = take_front();
+  std::vector<BoxedBatch> parts;
+  parts.push_back(take_front());
   popped.number = next_number_++;
-  const ItemType& type = popped.batch->type();
+  const auto items = [](const BoxedBatch& batch) { return batch->type().count(*batch); };
+  std::size_t together = items(parts.front());
   const auto until = std::chrono::steady_clock::now() + coalesce.max_wait;
   // Another worker must not take what this one is still waiting for: the order would be lost.
   forming_ = coalesce.items > 0;
-  while (coalesce.items > 0 && type.count(*popped.batch) < coalesce.items) {
+  while (together < coalesce.items) {
     room_.notify_all();
     if (!filled_.wait_until(lock, until,
                             [&] { return !entries_.empty() || open_producers_ == 0; }) ||
@@ -97,13 +114,15 @@ BatchQueue::Popped BatchQueue::pop(const Coalesce& coalesce, std::chrono::millis
       break;
     }
     // Joining must not take a batch that is large enough alone.
-    if (type.count(*entries_.front().batch) >= coalesce.items) break;
-    type.append(*popped.batch, std::move(*take_front()));
+    if (items(entries_.front().batch) >= coalesce.items) break;
+    parts.push_back(take_front());
+    together += items(parts.back());
   }
   const bool formed = std::exchange(forming_, false);
   lock.unlock();
   room_.notify_all();
   if (formed) filled_.notify_all();
+  popped.batch = join(std::move(parts));
   return popped;
 }
 

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "millrace/packet.h"
+#include "millrace/testing.h"
 
 namespace millrace::host {
 namespace {
@@ -99,6 +100,26 @@ TEST(BatchQueueTest, JoinsWaitingBatchesUpToTheNumberWanted) {
   EXPECT_EQ(count(queue.pop(six, 0ms).batch), 3U)
       << "a batch that is large enough alone is not joined";
   EXPECT_EQ(count(queue.pop(six, 0ms).batch), 50U);
+}
+
+TEST(BatchQueueTest, ManyJoinedBatchesNestNoDeeperThanAStackHolds) {
+  constexpr int kBatches = 300000;
+  QueueOptions options;
+  options.batches = kBatches + 1;
+  options.bytes = 1_GiB;
+  BatchQueue queue(options, 1);
+  testing::WatchedReceipt receipts;
+  for (int i = 0; i < kBatches; ++i) {
+    BoxedBatch one = batch(1);
+    one->receipt = receipts.make();
+    one->storage = std::make_shared<int>(i);
+    queue.push(std::move(one), 0);
+  }
+  BatchQueue::Popped popped = queue.pop({kBatches, 10s}, 0ms);
+  ASSERT_EQ(count(popped.batch), static_cast<std::size_t>(kBatches));
+  popped.batch->receipt.done();
+  EXPECT_EQ(receipts.done(), kBatches);
+  popped.batch.reset();
 }
 
 TEST(BatchQueueTest, OrderHoldsWhileAWorkerWaitsForMore) {

@@ -62,6 +62,12 @@ class Services:
         assert result.returncode == 0, result.stderr
         return [tuple(line.split("\t")) for line in result.stdout.splitlines()]
 
+    def psql(self, statement: str) -> list[tuple[str, ...]]:
+        result = subprocess.run(["psql", self.address["POSTGRES"], "-X", "-A", "-t", "-F", "\t", "-c", statement],
+                                capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 0, result.stderr
+        return [tuple(line.split("\t")) for line in result.stdout.splitlines()]
+
     def queues(self) -> dict[str, int]:
         """Messages by queue, also those that were delivered and not acknowledged."""
         text = self.must("rabbitmqctl", "-q", "list_queues", "name", "messages", "--no-table-headers")

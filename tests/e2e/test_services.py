@@ -101,7 +101,7 @@ def test_what_is_not_installed_is_named(tmp_path):
     assert not pathlib.Path(tmp_path / "d/redis.json").exists()
 
 
-@pytest.mark.parametrize("name", ["mariadb", "rabbitmq", "zookeeper"])
+@pytest.mark.parametrize("name", ["mariadb", "postgres", "rabbitmq", "zookeeper"])
 def test_the_others_start_and_stop(tmp_path, name):
     started = services("start", name, "--dir", tmp_path)
     try:

@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import pathlib
+import pwd
 import random
 import shutil
 import signal
@@ -76,6 +77,7 @@ class Server:
     packages: dict[str, str] = {}  # a file that proves it (a pattern), and the package it is from
     ports = ("port",)
     after: tuple[str, ...] = ()  # servers that must be ready first
+    stop_signal = signal.SIGTERM
 
     def __init__(self, root: pathlib.Path):
         self.root, self.data, self.log = root, root / self.name, root / f"{self.name}.log"
@@ -167,10 +169,14 @@ class Server:
 
     def stop(self) -> None:
         self.signal(signal.SIGCONT, wait=False)
-        if not (self.signal(signal.SIGTERM, "server") and self.signal(signal.SIGTERM)):
+        if not (self.signal(self.stop_signal, "server") and self.signal(signal.SIGTERM)):
             self.signal(signal.SIGKILL)
         self.state["processes"], self.state["wanted"] = {}, False
         self.save()
+
+    def check_socket(self, path: pathlib.Path) -> None:
+        if len(str(path)) > 100:
+            raise Failure(f"the path of {path} is too long for a socket; take a shorter --dir")
 
     def prepare(self) -> None: ...
     def launch(self) -> None: ...
@@ -250,8 +256,7 @@ class MariaDB(Server):
         return ["--user=root"] if os.geteuid() == 0 else []
 
     def prepare(self):
-        if len(str(self.socket)) > 100:
-            raise Failure(f"the path of {self.socket} is too long for a socket; take a shorter --dir")
+        self.check_socket(self.socket)
         tables = self.data / "data"
         if not (tables / "mysql").exists():
             shutil.rmtree(tables, ignore_errors=True)
@@ -275,6 +280,70 @@ class MariaDB(Server):
 
     def address(self):
         return f"mysql://root@127.0.0.1:{self.port}/millrace"
+
+
+class PostgreSQL(Server):
+    name = "postgres"
+    packages = {"/usr/lib/postgresql/*/bin/postgres": "postgresql", "/usr/lib/postgresql/*/bin/psql": "postgresql-client"}
+    stop_signal = signal.SIGINT  # SIGTERM waits for the clients to go
+
+    @property
+    def tables(self) -> pathlib.Path:
+        return self.data / "data"
+
+    def program(self, name: str) -> str:
+        # Debian's wrappers in /usr/bin look for clusters of the system.
+        return max(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), key=lambda path: int(path.split("/")[4]))
+
+    def user(self) -> str:
+        return "postgres" if any(entry.pw_name == "postgres" for entry in pwd.getpwall()) else "nobody"
+
+    def unprivileged(self) -> list[str]:
+        """It refuses to run as root; another user cannot enter a private folder without this right."""
+        if os.geteuid() != 0:
+            return []
+        return ["setpriv", f"--reuid={self.user()}", f"--regid={pwd.getpwnam(self.user()).pw_gid}", "--clear-groups",
+                "--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"]
+
+    def processes(self, role=None):
+        """Each has a session of its own, but all of them work in the folder of the tables."""
+        found = []
+        for path in glob.glob("/proc/[0-9]*/cwd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(path).removesuffix(" (deleted)") == str(self.tables):
+                    found += [pid for pid in [int(path.split("/")[2])] if start_time(pid)]
+        return found or super().processes(role)
+
+    def prepare(self):
+        self.check_socket(self.data / f".s.PGSQL.{self.port}")
+        if not (self.tables / "PG_VERSION").exists():
+            shutil.rmtree(self.tables, ignore_errors=True)
+            self.tables.mkdir(mode=0o700)
+            if self.unprivileged():
+                for folder in (self.data, self.tables):
+                    shutil.chown(folder, self.user())
+            self.run([*self.unprivileged(), self.program("initdb"), f"--pgdata={self.tables}", "--username=postgres",
+                      "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"], cwd=self.data)
+
+    def launch(self):
+        # Left by one that was killed, whose number may still be taken: by a process that nobody has reaped, say.
+        for stale in (self.tables / "postmaster.pid", self.data / f".s.PGSQL.{self.port}.lock"):
+            stale.unlink(missing_ok=True)
+        self.spawn("server", [*self.unprivileged(), self.program("postgres"), "-D", str(self.tables), "-p", str(self.port),
+                              "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.data}",
+                              "-c", "shared_buffers=64MB", *self.options])
+
+    def psql(self, database: str, sql: str) -> subprocess.CompletedProcess:
+        # By the socket, which nobody else can have taken.
+        return subprocess.run([self.program("psql"), "-X", "-q", "-h", str(self.data), "-p", str(self.port), "-U", "postgres",
+                               "-d", database, "-c", sql], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              check=False)
+
+    def ready(self):
+        return self.psql("millrace", "").returncode == 0 or self.psql("postgres", "CREATE DATABASE millrace").returncode == 0
+
+    def address(self):
+        return f"postgresql://postgres@127.0.0.1:{self.port}/millrace"
 
 
 class ZooKeeper(Server):
