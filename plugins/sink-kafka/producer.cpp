@@ -75,7 +75,7 @@ void KafkaProducer::open() {
 rd_kafka_resp_err_t KafkaProducer::produce(std::uint64_t number, std::string_view key,
                                            std::string_view value) {
   // The library copies the value and does not write to it.
-  void* payload = const_cast<char*>(value.data());  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+  void* payload = const_cast<char*>(value.data());
   // NOLINTNEXTLINE(performance-no-int-to-ptr): the library only hands it back
   void* tag = reinterpret_cast<void*>(static_cast<std::uintptr_t>(number));
   const int failed = rd_kafka_produce(topic_.get(), RD_KAFKA_PARTITION_UA, RD_KAFKA_MSG_F_COPY,

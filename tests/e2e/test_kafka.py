@@ -1,19 +1,17 @@
 """Sessions of a capture through `millrace run` into a real Kafka, and what is read back from there."""
 import json
-import os
 import pathlib
 import shutil
 import subprocess
 import sys
-import tempfile
 
 import pytest
 from millrace import BUILD, CAPTURE, HAS_MODEL, SAMPLE, SESSIONS, SOURCE, Running, pipeline, run, until
+from server_flow import Services
 
 sys.path.insert(0, str(SOURCE / "tests/support"))
 from jvm_servers import Kafka as Server  # noqa: E402
 
-SERVICES = SOURCE / "tests/services"
 PLUGIN = BUILD / "lib/millrace/plugins/sink-kafka.so"
 
 pytestmark = pytest.mark.skipif(not PLUGIN.exists(), reason="the plugin sink-kafka was not built")
@@ -38,16 +36,10 @@ path = "${{OUT}}"
 """
 
 
-class Kafka:
+class Kafka(Services):
     def __init__(self, folder: pathlib.Path):
-        self.folder = folder
-        done = subprocess.run([SERVICES, "start", "kafka", "--dir", folder], capture_output=True, text=True, check=False)
-        self.missing = done.stderr.strip() if done.returncode == 77 else ""
-        assert done.returncode in (0, 77), done.stderr
-        self.brokers = done.stdout.strip().rpartition("=")[2]
-
-    def command(self, *words: str):
-        subprocess.run([SERVICES, *words, "--dir", self.folder], capture_output=True, text=True, check=True)
+        super().__init__(folder, "kafka")
+        self.brokers = self.address["KAFKA"]
 
     def configure(self, topic: str, setting: str):
         subprocess.run(Server(self.folder).java("kafka.admin.ConfigCommand", "--bootstrap-server", self.brokers, "--alter",
@@ -62,17 +54,12 @@ class Kafka:
 
 
 @pytest.fixture(scope="module", name="kafka")
-def kafka_fixture():
+def kafka_fixture(tmp_path_factory):
     if not shutil.which("kcat"):
         pytest.skip("kcat is not installed (package kcat)")
-    with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
-        kafka = Kafka(pathlib.Path(folder))
-        if kafka.missing:
-            pytest.skip(kafka.missing)
-        try:
-            yield kafka
-        finally:
-            kafka.command("stop")
+    made = Kafka(tmp_path_factory.mktemp("kafka"))
+    yield made
+    made.stop()
 
 
 def compare(kafka: Kafka, topic: str, out: pathlib.Path) -> list[dict]:
@@ -107,21 +94,22 @@ def test_verdicts_of_the_model(tmp_path, kafka):
 
 def test_an_outage_repeats_and_loses_nothing(tmp_path, kafka):
     out = tmp_path / "out.jsonl"
-    capture = tmp_path / "capture"
-    os.mkfifo(capture)
     data = SAMPLE.read_bytes()
-    running = Running(tmp_path / "log", pipeline(tmp_path, CAPTURE, SESSIONS, STORE.format("sessions")), "--var",
-                      f"CAPTURE={capture}", "--var", f"BROKERS={kafka.brokers}", "--var", "TOPIC=outage", "--var", f"OUT={out}")
-    with capture.open("wb") as pipe:
-        pipe.write(data[:len(data) // 2])
-        pipe.flush()
-        running.wait_for("the brokers have what was waited for")
-        until(lambda: kafka.read("outage"), 60, "first sessions")
-        kafka.command("kill", "kafka")
-        running.wait_for("can be reached for")
-        pipe.write(data[len(data) // 2:])
-    kafka.command("start", "kafka")
-    assert running.process.wait(120) == 0, running.text()
+    running = Running(tmp_path / "log", pipeline(tmp_path, CAPTURE, SESSIONS, STORE.format("sessions")), "--var", "CAPTURE=-",
+                      "--var", f"BROKERS={kafka.brokers}", "--var", "TOPIC=outage", "--var", f"OUT={out}", stdin=subprocess.PIPE)
+    try:
+        with running.process.stdin as pipe:
+            pipe.write(data[:len(data) // 2])
+            pipe.flush()
+            running.wait_for("the brokers have what was waited for")
+            until(lambda: kafka.read("outage"), 60, "first sessions")
+            kafka.must("kill", "kafka")
+            running.wait_for("can be reached for")
+            pipe.write(data[len(data) // 2:])
+        kafka.must("start", "kafka")
+        assert running.process.wait(120) == 0, running.text()
+    finally:
+        running.kill()
     compare(kafka, "outage", out)
 
 
