@@ -34,11 +34,16 @@ struct Surroundings {
 /// surroundings outlive it.
 class HostContext final : public Context {
  public:
-  HostContext(std::string name, bool counts_handled, Account& account, Surroundings& surroundings)
+  /// What becomes of items that are rejected late; a config provider has none.
+  using Reject = std::function<void(std::string_view reason, BatchBase& items)>;
+
+  HostContext(std::string name, bool counts_handled, Account& account, Surroundings& surroundings,
+              Reject reject = {})
       : name_(std::move(name)),
         counts_handled_(counts_handled),
         account_(account),
-        surroundings_(surroundings) {}
+        surroundings_(surroundings),
+        reject_(std::move(reject)) {}
 
   [[nodiscard]] std::string_view stage() const override { return name_; }
   [[nodiscard]] const Clock& clock() const override { return clock_; }
@@ -53,6 +58,9 @@ class HostContext final : public Context {
   }
   void handled(std::uint64_t n) override {
     if (counts_handled_) account_.handled.add(n);
+  }
+  void rejected(std::string_view reason, BatchBase& items) override {
+    if (reject_) reject_(reason, items);
   }
   void progress(std::uint64_t done, std::uint64_t total) override {
     account_.progress_done = done;
@@ -78,6 +86,7 @@ class HostContext final : public Context {
   const bool counts_handled_;
   Account& account_;
   Surroundings& surroundings_;
+  const Reject reject_;
   SystemClock clock_;
 };
 

@@ -166,6 +166,51 @@ TEST_F(PipelineTest, DeadLettersGoToTheFile) {
   std::filesystem::remove(path);
 }
 
+/// Hears of everything at the end only: rejects multiples of four.
+class Late final : public Sink<Number> {
+ public:
+  explicit Late(Notes& notes) : notes_(notes) {}
+  void open(Context& context) override { context_ = &context; }
+  void write(Batch<Number>& in) override { taken_.push_back(std::move(in)); }
+  void flush() override {
+    for (Batch<Number>& batch : taken_) {
+      Batch<Number> bad;
+      bad.receipt = batch.receipt.fork();
+      for (const Number& number : batch.items) {
+        if (number.value % 4 == 0) bad.items.push_back(number);
+      }
+      context_->handled(batch.items.size() - bad.items.size());
+      context_->rejected("divisible", bad);
+      batch.receipt.done();
+    }
+  }
+  void close() noexcept override { ++notes_.closes; }
+
+ private:
+  Notes& notes_;
+  Context* context_ = nullptr;
+  std::vector<Batch<Number>> taken_;
+};
+
+TEST_F(PipelineTest, ItemsRejectedLateAreTreatedAsTheOthers) {
+  for (const OnReject what : {OnReject::count, OnReject::stop}) {
+    pipeline_.reset();
+    builder_ = {};
+    HostOptions host;
+    host.on_reject = what;
+    source(10, 5);
+    builder_
+        .add(
+            "late", StageKind::sink, {0}, [this] { return std::make_unique<Late>(notes_); }, host)
+        .aggregates();
+    EXPECT_EQ(run(), what == OnReject::count ? Exit::done : Exit::failed);
+    EXPECT_EQ(account(1).rejected.value(), 3U);
+    EXPECT_EQ(account(1).handled.value(), 7U);
+  }
+  EXPECT_EQ(notes_.receipts_done, 2);
+  EXPECT_EQ(notes_.receipts_failed, 2);
+}
+
 TEST_F(PipelineTest, RejectCanStopThePipeline) {
   source(-1, 2);
   HostOptions host;

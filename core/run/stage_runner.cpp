@@ -43,7 +43,10 @@ std::chrono::milliseconds backoff(int attempt) {
 struct StageRunner::Instance {
   explicit Instance(StageRunner& runner)
       : context(runner.plan_.name, runner.plan_.descriptor->counts_handled, runner.account_,
-                runner.state_.surroundings),
+                runner.state_.surroundings,
+                [&runner](std::string_view reason, BatchBase& items) {
+                  runner.reject_late(reason, items);
+                }),
         stage((runner.plan_.gives_out
                    ? runner.plan_.descriptor->create_output
                    : runner.plan_.descriptor->create)(runner.plan_.options.get())) {}
@@ -298,20 +301,33 @@ void StageRunner::handle_rejected(const Rejected& error, BatchBase& batch) {
     return;
   }
   const BoxedBatch rejected = batch.type().extract(batch, positions);
-  account_.rejected.add(positions.size());
+  set_aside(error.what(), *rejected);
+}
+
+void StageRunner::set_aside(std::string_view reason, const BatchBase& rejected) {
+  const std::size_t items = rejected.type().count(rejected);
+  account_.rejected.add(items);
   switch (plan_.host.on_reject) {
     case OnReject::count:
       break;
     case OnReject::file:
-      dead_letters_->write(plan_.name, error.what(), *rejected);
+      dead_letters_->write(plan_.name, reason, rejected);
       break;
     case OnReject::stop:
-      fail(fmt::format("rejected {} items: {}", positions.size(), error.what()));
+      fail(fmt::format("rejected {} items: {}", items, reason));
       return;
   }
-  state_.surroundings.logger.log(
-      LogLevel::warning, plan_.name,
-      fmt::format("rejected {} items: {}", positions.size(), error.what()));
+  state_.surroundings.logger.log(LogLevel::warning, plan_.name,
+                                 fmt::format("rejected {} items: {}", items, reason));
+}
+
+void StageRunner::reject_late(std::string_view reason, BatchBase& items) {
+  try {
+    set_aside(reason, items);
+  } catch (const std::exception& failure) {
+    fail(fmt::format("{} (while setting rejected items aside)", failure.what()));
+  }
+  items.receipt.resolve(failed_ ? Outcome::failed : Outcome::done);
 }
 
 void StageRunner::fail(const std::string& what) {

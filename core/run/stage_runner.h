@@ -107,6 +107,10 @@ class StageRunner {
   bool handle_transient(const std::exception& error, const BatchBase& batch, std::size_t items,
                         int attempt, std::chrono::steady_clock::time_point since);
   void handle_rejected(const Rejected& error, BatchBase& batch);
+  /// Counts the items and does what `on_reject` says.
+  void set_aside(std::string_view reason, const BatchBase& rejected);
+  /// For Context::rejected, on any thread.
+  void reject_late(std::string_view reason, BatchBase& items);
   void flush(Instance& instance, Emitter& out, Timekeeper& keeper);
   void finish(Timekeeper& keeper);
   void input_ended(std::size_t producer, Timekeeper& keeper);

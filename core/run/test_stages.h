@@ -125,6 +125,8 @@ class PlanBuilder {
     descriptors_.push_back(std::move(descriptor));
     return *this;
   }
+  /// The stage added last counts what it has handled by itself.
+  void aggregates() { descriptors_.back()->counts_handled = true; }
   [[nodiscard]] const Plan& plan() const { return plan_; }
 
  private:

@@ -1,7 +1,9 @@
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <ctime>
+#include <system_error>
 #include <utility>
 
 #include <arpa/inet.h>
@@ -55,6 +57,18 @@ void describe_members(const SessionInfo& info, json::Object& object) {
   object.member("bytes", info.bytes);
   object.member("payload_bytes", info.payload_bytes);
   object.member("reason", to_string(info.due));
+}
+
+/// Four decimals; null for what is no number.
+void append_probability(std::string& json, float value) {
+  std::array<char, 64> text;
+  const auto end =
+      std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed, 4);
+  if (std::isfinite(value) && end.ec == std::errc()) {
+    json.append(text.data(), end.ptr);
+  } else {
+    json += "null";
+  }
 }
 
 }  // namespace
@@ -130,15 +144,6 @@ SessionId session_id(const FiveTuple& key, Timestamp first_seen, std::uint32_t e
   return id;
 }
 
-void describe(const SessionInfo& info, std::string& json_members) {
-  std::string object_text;
-  {
-    json::Object object(object_text);
-    describe_members(info, object);
-  }
-  json_members.append(object_text, 1, object_text.size() - 2);
-}
-
 void ItemTraits<Packet>::describe(const Packet& packet, std::string& json) {
   json::Object object(json);
   object.member("time", to_rfc3339(packet.time));
@@ -160,11 +165,15 @@ void ItemTraits<Verdict>::describe(const Verdict& verdict, std::string& json) {
   json::Object object(json);
   describe_members(verdict.session, object);
   object.member("label", verdict.label);
-  char confidence[32];
-  const int size =
-      std::snprintf(confidence, sizeof confidence, "%.4f", static_cast<double>(verdict.confidence));
-  object.raw("confidence", {confidence, static_cast<std::size_t>(size)});
+  append_probability(object.key("confidence"), verdict.confidence);
   object.member("model", verdict.model);
+  if (verdict.probabilities.empty()) return;
+  json::Object classes(object.key("probabilities"));
+  for (std::size_t i = 0; i < verdict.probabilities.size(); ++i) {
+    const bool named = i < verdict.class_names.size();
+    append_probability(classes.key(named ? verdict.class_names[i] : std::to_string(i)),
+                       verdict.probabilities[i]);
+  }
 }
 
 void ItemTraits<Ticket>::describe(const Ticket& ticket, std::string& json) {

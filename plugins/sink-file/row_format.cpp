@@ -8,8 +8,6 @@
 
 #include <fmt/format.h>
 
-#include "millrace/json.h"
-
 namespace millrace {
 
 namespace {
@@ -21,26 +19,6 @@ void append_number(float value, std::string_view none, std::string& out) {
   } else {
     out += none;
   }
-}
-
-void append_json(const Verdict& verdict, std::string& out) {
-  out += '{';
-  describe(verdict.session, out);
-  out += ",\"label\":";
-  json::append_string(out, verdict.label);
-  out += ",\"confidence\":";
-  append_number(verdict.confidence, "null", out);
-  out += ",\"model\":";
-  json::append_string(out, verdict.model);
-  if (!verdict.probabilities.empty()) {
-    json::Object classes((out += ",\"probabilities\":"));
-    for (std::size_t i = 0; i < verdict.probabilities.size(); ++i) {
-      const bool named = i < verdict.class_names.size();
-      append_number(verdict.probabilities[i], "null",
-                    classes.key(named ? verdict.class_names[i] : std::to_string(i)));
-    }
-  }
-  out += "}\n";
 }
 
 /// RFC 4180: a field with a separator, a quote or a line end stands in quotes.
@@ -164,7 +142,9 @@ std::string printable(std::string_view text) {
 void append_row(RowFormat format, const Verdict& verdict, std::string& out) {
   switch (format) {
     case RowFormat::jsonl:
-      return append_json(verdict, out);
+      ItemTraits<Verdict>::describe(verdict, out);
+      out += '\n';
+      return;
     case RowFormat::csv:
       return append_csv(verdict, out);
     case RowFormat::table:

@@ -14,6 +14,8 @@
 
 namespace millrace {
 
+struct BatchBase;
+
 enum class LogLevel : std::uint8_t { debug, info, warning, error };
 
 /// A number that only grows. Any thread may add.
@@ -84,6 +86,10 @@ class Context {
   /// For a stage that is declared `aggregates`: n more input items have gone on as part of an
   /// output. At the end of a run in = handled + dropped + rejected must hold.
   virtual void handled(std::uint64_t n) = 0;
+  /// For a stage that is declared `aggregates` and hears only after its call has returned that
+  /// items can never be handled: the host treats all of `items` as if the call had thrown Rejected
+  /// with them, and resolves their receipt.
+  virtual void rejected(std::string_view reason, BatchBase& items) = 0;
   /// An object that stages of one running pipeline have in common: the one that bears this name, or
   /// what `make` returns if there is none yet. The name must begin with the plugin's, and always
   /// stand for the same type. The object lives as long as one of those who asked holds it.

@@ -114,10 +114,6 @@ struct Endpoints {
                          : Endpoints{key.high, key.low, key.high_port, key.low_port};
 }
 
-/// The members of a session that every sink writes, in their documented order and under their
-/// documented names, as JSON object members without braces.
-void describe(const SessionInfo& info, std::string& json_members);
-
 template <>
 struct ItemTraits<Session> {
   static constexpr std::string_view name = "millrace.Session";

@@ -24,6 +24,8 @@ struct Verdict {
 template <>
 struct ItemTraits<Verdict> {
   static constexpr std::string_view name = "millrace.Verdict";
+  /// The object that every sink writes, its members under their documented names and in their
+  /// documented order (plugins/sink-file/README.md).
   static void describe(const Verdict& verdict, std::string& json);
 };
 

@@ -43,6 +43,15 @@ class TestContext final : public Context {
     dropped_[std::string(reason)] += n;
   }
   void handled(std::uint64_t n) override { handled_.add(n); }
+  void rejected(std::string_view reason, BatchBase& items) override {
+    const std::lock_guard lock(mutex_);
+    for (std::size_t i = 0; i < items.type().count(items); ++i) {
+      std::string json;
+      items.type().describe(items, i, json);
+      rejected_.emplace_back(reason, std::move(json));
+    }
+    items.receipt.done();
+  }
   void progress(std::uint64_t done, std::uint64_t total) override {
     const std::lock_guard lock(mutex_);
     progress_ = {done, total};
@@ -61,6 +70,11 @@ class TestContext final : public Context {
     return dropped_;
   }
   [[nodiscard]] std::uint64_t handled_items() const { return handled_.value(); }
+  /// Reason and JSON of every item that was given to `rejected`.
+  [[nodiscard]] std::vector<std::pair<std::string, std::string>> all_rejected() const {
+    const std::lock_guard lock(mutex_);
+    return rejected_;
+  }
   [[nodiscard]] std::vector<std::pair<LogLevel, std::string>> messages() const {
     const std::lock_guard lock(mutex_);
     return messages_;
@@ -87,6 +101,7 @@ class TestContext final : public Context {
   std::map<std::string, Counter> counters_;
   std::map<std::string, std::uint64_t> dropped_;
   Counter handled_;
+  std::vector<std::pair<std::string, std::string>> rejected_;
   std::pair<std::uint64_t, std::uint64_t> progress_{};
 };
 

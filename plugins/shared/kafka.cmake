@@ -1,0 +1,15 @@
+# millrace_need_kafka(NAME): looks for what a plugin needs that uses kafka_client.h. Sets NAME_NEEDS to the
+# libraries and NAME_KAFKA to the sources that it takes in, or leaves the plugin out and NAME_NEEDS empty.
+function(millrace_need_kafka name)
+  millrace_need(${name} rdkafka)
+  find_package(nlohmann_json 3.10 QUIET)
+  if(${name}_NEEDS AND NOT nlohmann_json_FOUND)
+    millrace_leave_out(${name} "the library nlohmann-json is not installed")
+    set(${name}_NEEDS "")
+  endif()
+  if(${name}_NEEDS)
+    list(APPEND ${name}_NEEDS fmt::fmt nlohmann_json::nlohmann_json)
+  endif()
+  set(${name}_NEEDS ${${name}_NEEDS} PARENT_SCOPE)
+  set(${name}_KAFKA "${PROJECT_SOURCE_DIR}/plugins/shared/kafka_client.cpp" PARENT_SCOPE)
+endfunction()
