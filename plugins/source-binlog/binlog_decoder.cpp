@@ -189,9 +189,10 @@ void BinlogDecoder::take_rows(const MARIADB_RPL_EVENT& event) {
     return unreadable(name + " cannot be read: " + error.what());
   }
   if (!open_) return unreadable(name + " cannot be read: they are of a transaction without a GTID");
+  // Not before there is more: the end of a transaction goes on together with its position.
+  if (open_->changes.size() >= batch_) give_on();
   open_->bytes += event.raw_data_size;
   std::move(changes.begin(), changes.end(), std::back_inserter(open_->changes));
-  if (open_->changes.size() >= batch_) give_on();
 }
 
 void BinlogDecoder::take_statement(std::string_view statement) {

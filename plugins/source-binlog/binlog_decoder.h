@@ -35,7 +35,7 @@ struct Portion {
 
 /// Makes changes of the events of a binary log. One thread.
 ///
-/// Changes are given on when their transaction is committed, or when `batch` of them are together.
+/// Changes are given on when their transaction is committed; of a larger one than `batch` before.
 /// An event that tells of a change of a wanted table and cannot be read ends the run by
 /// std::runtime_error, or is counted and logged, as `on_bad` says.
 class BinlogDecoder {
