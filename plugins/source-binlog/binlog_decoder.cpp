@@ -130,7 +130,7 @@ void BinlogDecoder::take_list(const MARIADB_RPL_EVENT& event) {
 
 void BinlogDecoder::take_gtid(const MARIADB_RPL_EVENT& event) {
   roll_back();
-  open_.emplace();
+  open_ = OpenTransaction{};
   open_->gtid = gtid_of(event);
   open_->single = (event.event.gtid.flags & FL_STANDALONE) != 0;
   open_->prepared = (event.event.gtid.flags & FL_PREPARED_XA) != 0;

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
+#include <cstdint>
 #include <stdexcept>
 #include <utility>
 
@@ -70,7 +72,8 @@ class Converter {
     const auto* const known =
         std::ranges::find(kNames, name, &std::pair<std::string_view, const char*>::first);
     if (known != kNames.end()) handle_ = ::iconv_open("UTF-8", known->second);
-    if (handle_ == kNone) {
+    // What it gives in place of a handle.
+    if (known == kNames.end() || std::bit_cast<std::intptr_t>(handle_) == -1) {
       throw std::runtime_error(fmt::format("the character set {} is not supported", name));
     }
   }
@@ -97,9 +100,7 @@ class Converter {
   }
 
  private:
-  // What iconv_open gives in place of a handle.
-  static inline const iconv_t kNone = reinterpret_cast<iconv_t>(-1);
-  iconv_t handle_ = kNone;
+  iconv_t handle_{};
 };
 
 }  // namespace
