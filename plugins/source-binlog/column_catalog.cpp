@@ -85,9 +85,16 @@ bool is_ambiguous(const Column& column) {
          column.charset->nr == kBinaryCollation && (column.meta == kLong || column.meta == kInet4);
 }
 
+/// Forms of before MySQL 5.6, of which the log does not tell whether they have a fraction.
+bool is_old_time(const Column& column) {
+  return column.type == MYSQL_TYPE_TIME || column.type == MYSQL_TYPE_DATETIME ||
+         column.type == MYSQL_TYPE_TIMESTAMP;
+}
+
 bool is_complete(const TableMap& map) {
   return map.described && std::ranges::none_of(map.columns, [](const Column& column) {
-           return is_ambiguous(column) || (is_text(column.type) && column.charset == nullptr);
+           return is_ambiguous(column) || is_old_time(column) ||
+                  (is_text(column.type) && column.charset == nullptr);
          });
 }
 
@@ -143,6 +150,12 @@ void complete(TableMap& map, const std::vector<CatalogColumn>& columns) {
   for (Column& column : map.columns) {
     const auto known = std::ranges::find(columns, column.name, &CatalogColumn::name);
     if (known == columns.end() || !fits(column, *known)) continue;
+    if (is_old_time(column) && known->column_type.find('(') != std::string::npos) {
+      throw std::runtime_error(fmt::format(
+          "column '{}' has fractions of seconds in the form of before MariaDB 10.1; set "
+          "mysql56_temporal_format = ON, and ALTER TABLE ... FORCE",
+          column.name));
+    }
     if (is_ambiguous(column)) column.meaning = meaning_of(known->data_type);
     if (column.charset == nullptr && !known->charset.empty()) {
       column.charset = charset_of(known->charset);

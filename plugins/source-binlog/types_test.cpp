@@ -150,6 +150,36 @@ TEST_P(BinlogTypesTest, BytesAreTakenAsCodePoints) {
   EXPECT_EQ(row[5].second, "ü");
 }
 
+TEST_P(BinlogTypesTest, OldFormsOfTimesAreReadWithoutFractions) {
+  execute({std::string("SET GLOBAL binlog_row_metadata = ") + GetParam(),
+           "SET GLOBAL mysql56_temporal_format = OFF",
+           "CREATE TABLE t (id INT, t TIME, d DATETIME, s TIMESTAMP NULL)",
+           "CREATE TABLE f (id INT, d DATETIME(3))", "SET GLOBAL mysql56_temporal_format = ON"});
+  options_.tables.push_back(table("f"));
+  RunningSource source(options_, out_);
+  execute({"SET time_zone = '+00:00'",
+           "INSERT INTO t VALUES (1, '-12:34:56', '2026-01-02 03:04:05', '2026-01-02 03:04:05')",
+           "INSERT INTO f VALUES (2, '2026-01-02 03:04:05.678')"});
+  ASSERT_TRUE(eventually([&] { return source.ended(); }));
+  source.stop();
+  EXPECT_THAT(source.failure(), ::testing::HasSubstr("column 'd' has fractions of seconds"));
+  ASSERT_EQ(out_.count(), 1U);
+  const Change::Row row = out_.changes()[0].after;
+  EXPECT_EQ(row[1].second, "-12:34:56");
+  EXPECT_EQ(row[2].second, "2026-01-02 03:04:05");
+  EXPECT_EQ(row[3].second, "2026-01-02 03:04:05");
+}
+
+TEST_P(BinlogTypesTest, CompressedColumnsAreSaid) {
+  execute({std::string("SET GLOBAL binlog_row_metadata = ") + GetParam(),
+           "CREATE TABLE t (id INT, v VARCHAR(100) COMPRESSED)"});
+  RunningSource source(options_, out_);
+  execute({"INSERT INTO t VALUES (1, 'x')"});
+  ASSERT_TRUE(eventually([&] { return source.ended(); }));
+  source.stop();
+  EXPECT_THAT(source.failure(), ::testing::HasSubstr("column 'v': it is COMPRESSED"));
+}
+
 INSTANTIATE_TEST_SUITE_P(Metadata, BinlogTypesTest, ::testing::Values("FULL", "NO_LOG", "MINIMAL"));
 
 }  // namespace
