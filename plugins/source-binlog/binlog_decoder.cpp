@@ -129,7 +129,10 @@ void BinlogDecoder::take_list(const MARIADB_RPL_EVENT& event) {
 }
 
 void BinlogDecoder::take_gtid(const MARIADB_RPL_EVENT& event) {
+  constexpr std::size_t kMostTables = 4096;
   roll_back();
+  // Tables come again with every statement, and under new ids as the server opens them.
+  if (known_.size() > kMostTables) known_.clear();
   open_ = OpenTransaction{};
   open_->gtid = gtid_of(event);
   open_->single = (event.event.gtid.flags & FL_STANDALONE) != 0;

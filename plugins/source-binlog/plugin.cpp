@@ -85,5 +85,5 @@ MILLRACE_PLUGIN(
                                          "file of this client's certificate, if the server asks "
                                          "for one"),
         option<&BinlogOptions::tls_key>("tls_key", "file of the key of 'tls_cert'"))
-        .single("a log has one position")
+        .single("keeps one position in the log")
         .checked(&check_binlog_options))
