@@ -2,7 +2,7 @@
 # a machine without a database no client for one.
 set(MILLRACE_GROUP_zookeeper config-zk)
 set(MILLRACE_GROUP_agent sink-http)
-set(MILLRACE_GROUP_server source-http split-redis queue-rabbit sink-mysql source-canal)
+set(MILLRACE_GROUP_server source-http split-redis queue-rabbit sink-mysql source-binlog source-canal)
 set(MILLRACE_GROUP_backends sink-postgres sink-kafka model-http)
 set(MILLRACE_GROUP_model model-torch)
 

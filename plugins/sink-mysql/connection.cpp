@@ -57,21 +57,19 @@ constexpr std::array kPassing{
     3101,
 };
 
-bool passes(const sql::SQLException& error) {
-  const std::string& state = error.getSQLState();
-  return std::ranges::find(kPassing, error.getErrorCode()) != kPassing.end() ||
-         state.starts_with("08") || state.starts_with("40");
-}
-
-/// The library takes whole seconds; 0 would be for ever.
-int seconds(Duration time) {
-  return static_cast<int>(std::chrono::ceil<std::chrono::seconds>(time).count());
-}
-
 /// Long before the client gives up on an answer the server gives up on a lock, and says so.
 int lock_timeout(Duration read_timeout) { return std::clamp(seconds(read_timeout) / 2, 1, 50); }
 
 }  // namespace
+
+bool passing_error(int code, std::string_view state) {
+  return std::ranges::find(kPassing, code) != kPassing.end() || state.starts_with("08") ||
+         state.starts_with("40");
+}
+
+int seconds(Duration time) {
+  return static_cast<int>(std::chrono::ceil<std::chrono::seconds>(time).count());
+}
 
 Connection::Connection() = default;
 Connection::~Connection() { close(); }
@@ -182,7 +180,7 @@ bool Connection::roll_back() noexcept {
 
 void Connection::fail(const sql::SQLException& error) const {
   throw ServerError(fmt::format("{}: {} (error {})", name_, error.what(), error.getErrorCode()),
-                    error.getErrorCode(), passes(error));
+                    error.getErrorCode(), passing_error(error.getErrorCode(), error.getSQLState()));
 }
 
 // --- Statement

@@ -49,6 +49,12 @@ class ServerError : public std::runtime_error {
   bool passes_;
 };
 
+/// Whether the same may work later, after an error of this number and SQLSTATE.
+[[nodiscard]] bool passing_error(int code, std::string_view state);
+
+/// As the client library takes timeouts: in whole seconds, rounded up; 0 would be for ever.
+[[nodiscard]] int seconds(Duration time);
+
 /// A connection to a MySQL or MariaDB server, in one transaction after the other. Threads: one at a
 /// time. Every function that speaks to the server throws ServerError, which names the server and
 /// never a password; after one the connection is only good for `roll_back` or `close`.

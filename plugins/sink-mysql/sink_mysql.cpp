@@ -2,15 +2,12 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cerrno>
 #include <chrono>
-#include <stdexcept>
-#include <system_error>
-#include <thread>
 #include <utility>
 
 #include <fmt/format.h>
-#include <unistd.h>
+
+#include "server_options.h"
 
 namespace millrace {
 
@@ -22,39 +19,13 @@ constexpr std::size_t kLeastPacket = 16384;
 }  // namespace
 
 void SinkMysql::check(const MysqlOptions& options, Findings& findings) {
-  // A secret that is not known here is left as it stands in the file.
-  if (options.server.find("${") == std::string::npos) {
-    try {
-      const ServerAddress address = parse_server_address(options.server);
-      if (!address.password.empty() && !options.password.empty()) {
-        findings.add("password", "there is a password in 'server' already");
-      }
-      if (!address.socket.empty() && options.tls != Tls::off) {
-        findings.add("tls", "a unix socket needs no TLS");
-      }
-    } catch (const std::invalid_argument& error) {
-      findings.add("server", error.what());
-    }
-  }
+  check_server_options(server_options(options), findings);
   const bool plain = std::ranges::all_of(options.table, [](unsigned char c) {
     return (c < 0x80 && std::isalnum(c) != 0) || c == '_' || c == '$' || c == '-';
   });
   constexpr std::size_t kLongest = 55;  // with "_readable" no more than the server's 64
   if (!plain || options.table.empty() || options.table.size() > kLongest) {
     findings.add("table", "expected a name of at most 55 letters, digits, _, $ and -");
-  }
-  if (options.tls_cert.empty() != options.tls_key.empty()) {
-    findings.add(options.tls_cert.empty() ? "tls_cert" : "tls_key",
-                 "certificate and key go together; one is missing");
-  }
-  if (options.tls == Tls::off && (!options.tls_ca.empty() || !options.tls_cert.empty())) {
-    findings.add("tls", "is off, but there are other options for TLS");
-  }
-  if (options.tls == Tls::verify && options.tls_ca.empty()) {
-    findings.add("tls_ca", "is needed for tls = \"verify\"");
-  }
-  if (options.tls == Tls::required && !options.tls_ca.empty()) {
-    findings.add("tls_ca", "is not looked at with tls = \"required\"; expected \"verify\"");
   }
 }
 
@@ -64,8 +35,11 @@ void SinkMysql::open(Context& context) {
   labelled_ = &context.counter("labelled");
   already_stored_ = &context.counter("already-stored");
   reconnected_ = &context.counter("reconnected");
-  read_address();
-  connect_first();
+  server_ = connection_options(server_options(options_));
+  server_.connect_timeout = options_.connect_timeout;
+  server_.read_timeout = options_.read_timeout;
+  server_.write_timeout = options_.write_timeout;
+  connect_first(context, server_options(options_), options_.wait, [this] { connect(); });
   try {
     if (options_.create) create_schema(connection_, options_.table);
     limits_ = check_schema(connection_, options_.table);
@@ -75,51 +49,6 @@ void SinkMysql::open(Context& context) {
     disconnect();
     if (error.passes()) throw Transient(error.what());
     throw ConfigError("table", error.what());
-  }
-}
-
-void SinkMysql::read_address() {
-  try {
-    server_.address = parse_server_address(options_.server);
-  } catch (const std::invalid_argument& error) {
-    throw ConfigError("server", error.what());
-  }
-  if (!options_.password.empty()) server_.address.password = options_.password;
-  const auto readable = [](const char* option, const std::string& path) {
-    if (!path.empty() && ::access(path.c_str(), R_OK) != 0) {
-      const std::error_code error(errno, std::system_category());
-      throw ConfigError(option, fmt::format("cannot read '{}': {}", path, error.message()));
-    }
-    return path;
-  };
-  server_.tls = options_.tls;
-  server_.tls_ca = readable("tls_ca", options_.tls_ca);
-  server_.tls_cert = readable("tls_cert", options_.tls_cert);
-  server_.tls_key = readable("tls_key", options_.tls_key);
-  server_.connect_timeout = options_.connect_timeout;
-  server_.read_timeout = options_.read_timeout;
-  server_.write_timeout = options_.write_timeout;
-}
-
-/// At the start nobody else tries again, and servers are often started together with this.
-void SinkMysql::connect_first() {
-  constexpr std::chrono::milliseconds kPause(250);
-  constexpr int kTlsError = 2026;
-  const auto until = std::chrono::steady_clock::now() + options_.wait;
-  for (bool told = false;; told = true) {
-    try {
-      return connect();
-    } catch (const ServerError& error) {
-      if (error.code() == kTlsError) throw ConfigError("tls", error.what());
-      if (!error.passes()) {
-        constexpr int kWrongPassword = 1045;
-        const bool password = error.code() == kWrongPassword && !options_.password.empty();
-        throw ConfigError(password ? "password" : "server", error.what());
-      }
-      if (std::chrono::steady_clock::now() + kPause > until) throw Transient(error.what());
-      if (!told) context_->warning(fmt::format("{}; waiting for it", error.what()));
-    }
-    std::this_thread::sleep_for(kPause);
   }
 }
 

@@ -51,9 +51,7 @@ class SinkMysql final : public Sink<Verdict> {
   void close() noexcept override;
 
  private:
-  void read_address();
   void connect();
-  void connect_first();
   void disconnect() noexcept;
   void reject_unfit(const Batch<Verdict>& in) const;
   [[nodiscard]] bool due(std::size_t rows, Timestamp now) const;

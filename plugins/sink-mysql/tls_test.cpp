@@ -13,14 +13,8 @@ class SinkMysqlTlsTest : public SinkMysqlTest {
   static void SetUpTestSuite() {
     certificates() = std::make_unique<testing::Certificates>();
     if (!certificates()->made()) return;
-    const auto option = [](const char* name, const char* file) {
-      return std::string("mariadb=--ssl-") + name + "='" + certificates()->file(file) + "'";
-    };
-    services() = std::make_unique<testing::Services>(
-        testing::Services::Names{"mariadb"},
-        testing::Services::Names{"--option", option("ca", "ca.pem"), "--option",
-                                 option("cert", "server.pem"), "--option",
-                                 option("key", "server.key")});
+    services() = std::make_unique<testing::Services>(testing::Services::Names{"mariadb"},
+                                                     certificates()->mariadb_options());
   }
   static void TearDownTestSuite() {
     services().reset();

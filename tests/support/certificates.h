@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace millrace::testing {
 
@@ -22,6 +24,16 @@ class Certificates {
 
   [[nodiscard]] bool made() const { return made_; }
   [[nodiscard]] std::string file(const std::string& name) const { return folder_ / name; }
+  /// For tests/services: the server has its certificate, and asks for those of clients.
+  [[nodiscard]] std::vector<std::string> mariadb_options() const {
+    std::vector<std::string> words;
+    for (const auto& [name, value] : {std::pair("ca", "ca.pem"), std::pair("cert", "server.pem"),
+                                      std::pair("key", "server.key")}) {
+      words.insert(words.end(),
+                   {"--option", std::string("mariadb=--ssl-") + name + "='" + file(value) + "'"});
+    }
+    return words;
+  }
 
  private:
   [[nodiscard]] bool shell(const std::string& command) const {

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "millrace/batch.h"
 #include "millrace/context.h"
 
 namespace millrace::testing {
