@@ -3,25 +3,17 @@
 /// A real HTTP server on a port of its own that answers as a test says, over TCP or TLS.
 
 #include <atomic>
-#include <condition_variable>
-#include <deque>
+#include <cstdint>
+#include <cstdlib>
 #include <functional>
-#include <mutex>
-#include <optional>
+#include <memory>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/ssl/context.hpp>
-#include <boost/asio/ssl/stream.hpp>
-#include <boost/asio/write.hpp>
-#include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
-#include <boost/beast/http.hpp>
-#include <boost/beast/ssl.hpp>
-#include <sys/socket.h>
+namespace boost::asio::ssl {
+class context;
+}
 
 namespace millrace {
 
@@ -40,6 +32,8 @@ struct Reply {
   std::string body{};
   std::vector<std::pair<std::string, std::string>> headers{};
   How how = How::answer;
+  /// Makes the body when the whole request has come.
+  std::function<std::string(const Request& whole)> made{};
 };
 
 class TestServer {
@@ -48,160 +42,39 @@ class TestServer {
   /// Called with every request's head, on the thread of its connection.
   using Rule = std::function<Reply(const Request& head)>;
 
-  explicit TestServer(Rule rule = {}, std::uint16_t port = 0, Tls* tls = nullptr)
-      : rule_(std::move(rule)), tls_(tls) {
-    using boost::asio::ip::tcp;
-    const tcp::endpoint here(boost::asio::ip::address_v4::loopback(), port);
-    acceptor_.open(here.protocol());
-    acceptor_.set_option(tcp::acceptor::reuse_address(true));
-    acceptor_.bind(here);
-    acceptor_.listen();
-    port_ = acceptor_.local_endpoint().port();
-    thread_ = std::thread([this] { accept(); });
-  }
+  explicit TestServer(Rule rule = {}, std::uint16_t port = 0, Tls* tls = nullptr);
   TestServer(const TestServer&) = delete;
   TestServer& operator=(const TestServer&) = delete;
-  ~TestServer() {
-    {
-      const std::lock_guard lock(mutex_);
-      stopped_ = true;
-      for (const int socket : sockets_) ::shutdown(socket, SHUT_RDWR);
-    }
-    wake_.notify_all();
-    ::shutdown(acceptor_.native_handle(), SHUT_RDWR);
-    thread_.join();
-    for (std::thread& connection : connections_) connection.join();
-  }
+  ~TestServer();
 
-  [[nodiscard]] std::uint16_t port() const { return port_; }
-  [[nodiscard]] std::string url() const {
-    return (tls_ != nullptr ? "https" : "http") + ("://127.0.0.1:" + std::to_string(port_));
-  }
-  void rule(Rule rule) {
-    const std::lock_guard lock(mutex_);
-    rule_ = std::move(rule);
-  }
+  [[nodiscard]] std::uint16_t port() const;
+  [[nodiscard]] std::string url() const;
+  void rule(Rule rule);
   /// Heads of all that came.
-  [[nodiscard]] std::vector<Request> heads() const {
-    const std::lock_guard lock(mutex_);
-    return {heads_.begin(), heads_.end()};
-  }
+  [[nodiscard]] std::vector<Request> heads() const;
   /// Those that were read to the end and answered with a 2xx.
-  [[nodiscard]] std::vector<Request> taken() const {
-    const std::lock_guard lock(mutex_);
-    return {taken_.begin(), taken_.end()};
-  }
+  [[nodiscard]] std::vector<Request> taken() const;
 
  private:
-  using Socket = boost::asio::ip::tcp::socket;
-
-  void accept() {
-    while (true) {
-      boost::system::error_code error;
-      Socket socket(io_);
-      acceptor_.accept(socket, error);
-      const std::lock_guard lock(mutex_);
-      if (error || stopped_) return;
-      sockets_.push_back(::dup(socket.native_handle()));
-      connections_.emplace_back(
-          [this, socket = std::move(socket), copy = sockets_.back()]() mutable {
-            serve(std::move(socket));
-            const std::lock_guard inner(mutex_);
-            std::erase(sockets_, copy);
-            ::close(copy);
-          });
-    }
-  }
-
-  void serve(Socket socket) {
-    try {
-      if (tls_ == nullptr) {
-        talk(socket);
-        return;
-      }
-      boost::asio::ssl::stream<Socket> stream(std::move(socket), *tls_);
-      stream.handshake(boost::asio::ssl::stream_base::server);
-      talk(stream);
-    } catch (const std::exception&) {
-      return;  // the client went away, or was not let in
-    }
-  }
-
-  template <class Stream>
-  void talk(Stream& stream) {
-    namespace http = boost::beast::http;
-    boost::beast::flat_buffer buffer;
-    while (true) {
-      http::request_parser<http::string_body> parser;
-      parser.body_limit(std::uint64_t{1} << 30U);
-      http::read_header(stream, buffer, parser);
-      Request request = read(parser.get());
-      Rule rule;
-      {
-        const std::lock_guard lock(mutex_);
-        heads_.push_back(request);
-        rule = rule_;
-      }
-      const Reply reply = rule ? rule(request) : Reply{};
-      if (reply.how == Reply::How::hang) {
-        std::unique_lock lock(mutex_);
-        wake_.wait(lock, [this] { return stopped_; });
-        return;
-      }
-      if (reply.how == Reply::How::cut) {
-        boost::beast::error_code error;
-        parser.eager(true);
-        http::read_some(stream, buffer, parser, error);
-        return;
-      }
-      if (reply.how == Reply::How::answer) {
-        if (boost::beast::iequals(parser.get()[http::field::expect], "100-continue")) {
-          boost::asio::write(stream,
-                             boost::asio::buffer(std::string("HTTP/1.1 100 Continue\r\n\r\n")));
-        }
-        http::read(stream, buffer, parser);
-        request.body = parser.get().body();
-      }
-      if (reply.status / 100 == 2) {
-        const std::lock_guard lock(mutex_);
-        taken_.push_back(std::move(request));
-      }
-      http::response<http::string_body> response(http::int_to_status(reply.status), 11);
-      if (response.result() == http::status::unknown) response.result(reply.status);
-      for (const auto& [name, value] : reply.headers) response.set(name, value);
-      response.body() = reply.body;
-      response.keep_alive(reply.how == Reply::How::answer);
-      response.prepare_payload();
-      http::write(stream, response);
-      if (reply.how == Reply::How::before_body) return;
-    }
-  }
-
-  template <class Head>
-  static Request read(const Head& head) {
-    namespace http = boost::beast::http;
-    const auto text = [](boost::beast::string_view view) { return std::string(view); };
-    return {text(head.target()),
-            text(head["Millrace-Agent"]),
-            text(head["Millrace-Chunk"]),
-            text(head[http::field::authorization]),
-            text(head[http::field::content_encoding]),
-            {}};
-  }
-
-  boost::asio::io_context io_;
-  boost::asio::ip::tcp::acceptor acceptor_{io_};
-  mutable std::mutex mutex_;
-  std::condition_variable wake_;
-  Rule rule_;
-  Tls* tls_;
-  bool stopped_ = false;
-  std::deque<Request> heads_;
-  std::deque<Request> taken_;
-  std::vector<int> sockets_;
-  std::uint16_t port_ = 0;
-  std::vector<std::thread> connections_;
-  std::thread thread_;
+  class Implementation;
+  std::unique_ptr<Implementation> implementation_;
 };
+
+/// The tests' own servers are asked directly, whatever the environment says.
+inline void without_proxy() {
+  for (const char* name :
+       {"http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"}) {
+    ::unsetenv(name);
+  }
+}
+
+/// The first requests are answered by `replies`, in order, the others by `then`.
+inline TestServer::Rule first(std::vector<Reply> replies, Reply then = {}) {
+  auto next = std::make_shared<std::atomic<std::size_t>>(0);
+  return [replies = std::move(replies), then = std::move(then), next](const Request&) {
+    const std::size_t i = (*next)++;
+    return i < replies.size() ? replies[i] : then;
+  };
+}
 
 }  // namespace millrace
