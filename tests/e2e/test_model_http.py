@@ -5,6 +5,7 @@ import sqlite3
 import flask_service
 import pytest
 from millrace import BUILD, SAMPLE, SOURCE, Running, run
+from server_flow import need_plugins
 
 MODELS = ("ustc-tfc2016-fast", "ustc-tfc2016")
 PLUGINS = ("model-http", "model-torch", "sink-sqlite", "source-pcap", "split-memory")
@@ -72,6 +73,15 @@ def test_a_service_gives_what_the_model_gives(model, service, tmp_path):
     assert len({label for _, _, label, _ in expected.values()}) > 3
     for more in (("model.batch=1", "model.workers=3"), ("model.probabilities=true",)):
         same(standalone(tmp_path, model, *http, every, *more), expected)
+
+
+@pytest.mark.parametrize("file", ["standalone", "server"])
+def test_the_shipped_pipelines_take_it_by_two_settings(file):
+    if file == "server":
+        need_plugins()
+    result = run("check", "--no-env", f"pipelines/{file}.toml", "--set", "model.use=model-http", "--set",
+                 "model.url=http://127.0.0.1:8000")
+    assert result.returncode == 0, result.stderr
 
 
 def test_a_service_with_another_model_is_told_at_the_start(model, service, tmp_path):
