@@ -77,11 +77,11 @@ void ModelHttp::try_out() {
 
 void ModelHttp::process(Batch<Session>& in, Output<Verdict>& out) {
   if (in.items.empty()) return;
-  const Duration left = not_before_ - context_->clock().now();
+  const Timestamp now = context_->clock().now();
   // A clock that was set back would let the sessions wait for as long.
-  if (not_before_ != kNoTime && left > Duration(0) && left <= options_.retry_after_max) {
+  if (not_before_ > now && not_before_ - now <= options_.retry_after_max) {
     throw Transient(fmt::format("{} has asked to wait for {:.1f} s more", url_,
-                                std::chrono::duration<double>(left).count()));
+                                std::chrono::duration<double>(not_before_ - now).count()));
   }
   rejected_.clear();
   labeller_->begin(in);
