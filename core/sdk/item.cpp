@@ -28,21 +28,6 @@ std::uint8_t* put_big_endian(std::uint8_t* to, T value) {
   return to;
 }
 
-void append_base64(std::string& out, std::span<const std::byte> bytes) {
-  constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    std::uint32_t group = 0;
-    for (std::size_t j = 0; j < 3; ++j) {
-      group =
-          group << 8U | (i + j < bytes.size() ? std::to_integer<std::uint32_t>(bytes[i + j]) : 0);
-    }
-    for (std::size_t j = 0; j < 4; ++j) {
-      out += i + j > bytes.size() ? '=' : kDigits[group >> (18 - 6 * j) & 0x3FU];
-    }
-  }
-}
-
 void describe_members(const SessionInfo& info, json::Object& object) {
   const Endpoints ends = endpoints(info);
   object.member("session", to_hex(info.id));
@@ -151,7 +136,7 @@ void ItemTraits<Packet>::describe(const Packet& packet, std::string& json) {
   object.member("length", packet.length);
   std::string& bytes = object.key("bytes");
   bytes += '"';
-  append_base64(bytes, packet.bytes());
+  json::append_base64(bytes, packet.bytes());
   bytes += '"';
 }
 

@@ -58,6 +58,21 @@ void append_string(std::string& json, std::string_view text) {
   json += '"';
 }
 
+void append_base64(std::string& json, std::span<const std::byte> bytes) {
+  constexpr std::string_view kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  for (std::size_t i = 0; i < bytes.size(); i += 3) {
+    std::uint32_t group = 0;
+    for (std::size_t j = 0; j < 3; ++j) {
+      group =
+          group << 8U | (i + j < bytes.size() ? std::to_integer<std::uint32_t>(bytes[i + j]) : 0);
+    }
+    for (std::size_t j = 0; j < 4; ++j) {
+      json += i + j > bytes.size() ? '=' : kDigits[group >> (18 - 6 * j) & 0x3FU];
+    }
+  }
+}
+
 std::string& Object::key(std::string_view name) {
   if (!first_) json_ += ',';
   first_ = false;

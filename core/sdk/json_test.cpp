@@ -39,6 +39,16 @@ TEST(JsonTest, ObjectPutsCommasBetweenMembers) {
   EXPECT_EQ(out, R"({"a":1,"b":true,"c":[]})");
 }
 
+// The examples of RFC 4648.
+TEST(JsonTest, Base64) {
+  std::string out;
+  for (const std::string_view text : {"", "f", "fo", "foo", "foob", "fooba", "foobar"}) {
+    json::append_base64(out, std::as_bytes(std::span(text)));
+    out += ' ';
+  }
+  EXPECT_EQ(out, " Zg== Zm8= Zm9v Zm9vYg== Zm9vYmE= Zm9vYmFy ");
+}
+
 TEST(TextTest, TimesAddressesAndIds) {
   EXPECT_EQ(to_rfc3339(Timestamp(Duration(1462356672123456789))), "2016-05-04T10:11:12.123456789Z");
   Address address{0x20, 0x01, 0x0d, 0xb8};

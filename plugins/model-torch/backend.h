@@ -11,14 +11,9 @@
 
 #include "millrace/error.h"
 
-namespace millrace {
+#include "card.h"
 
-/// What a model's input looks like, from its card.
-struct TensorSpec {
-  bool floating = false;            ///< float32, else uint8
-  float scale = 1;                  ///< bytes are multiplied by it, if floating
-  std::vector<std::int64_t> shape;  ///< of one session
-};
+namespace millrace {
 
 /// What libtorch says against a model; one line.
 class MILLRACE_EXPORT ModelError : public std::runtime_error {

@@ -215,4 +215,27 @@ Card read_card(const std::filesystem::path& file) {
   return CardReader(file).read();
 }
 
+std::filesystem::path card_file(const std::filesystem::path& model, const std::string& card) {
+  if (!card.empty()) return card;
+  return std::filesystem::path(model).replace_extension(".toml");
+}
+
+std::string card_option(const std::string& card) { return card.empty() ? "model" : "card"; }
+
+void check_card(const std::string& model, const std::string& card, Findings& findings) {
+  try {
+    (void)read_card(card_file(model, card));
+  } catch (const std::exception& problem) {
+    findings.add(card_option(card), problem.what());
+  }
+}
+
+Card load_card(const std::filesystem::path& file, const std::string& option) {
+  try {
+    return read_card(file);
+  } catch (const std::exception& problem) {
+    throw ConfigError(option, problem.what());
+  }
+}
+
 }  // namespace millrace

@@ -1,41 +1,8 @@
 #include "model_torch.h"
 
-#include <algorithm>
-#include <cmath>
-#include <deque>
-
 #include <fmt/format.h>
 
 namespace millrace {
-
-namespace {
-
-constexpr std::string_view kUnknown = "unknown";
-
-/// The card that lies beside a model.
-std::filesystem::path card_of(std::filesystem::path model) {
-  return model.replace_extension(".toml");
-}
-
-std::string_view name_of(Layer layer) {
-  return layer == Layer::l2 ? "l2" : layer == Layer::l4 ? "l4" : "l7";
-}
-
-}  // namespace
-
-/// Lives as long as the verdicts: their labels and names are views into the card.
-struct ModelTorch::Storage {
-  std::shared_ptr<const Card> card;
-  std::vector<float> probabilities;
-  /// Names of agents; the sessions' own storage, with all their packets, does not go along.
-  std::deque<std::string> agents;
-
-  std::string_view keep(std::string_view agent) {
-    if (agent.empty()) return {};
-    if (agents.empty() || agents.back() != agent) agents.emplace_back(agent);
-    return agents.back();
-  }
-};
 
 void check_torch_options(const TorchOptions& options, Findings& findings) {
   // What is not in the working folder is looked for in the installation at the start.
@@ -49,20 +16,11 @@ void check_torch_options(const TorchOptions& options, Findings& findings) {
   const bool card_here = options.card.empty()
                              ? model_here
                              : card.is_absolute() || std::filesystem::exists(card, error);
-  if (!card_here) return;
-  try {
-    (void)read_card(options.card.empty() ? card_of(model) : card);
-  } catch (const std::exception& problem) {
-    findings.add(options.card.empty() ? "model" : "card", problem.what());
-  }
+  if (card_here) check_card(options.model, options.card, findings);
 }
 
 void ModelTorch::open(Context& context) {
-  no_payload_ = &context.counter("no-payload");
-  not_a_number_ = &context.counter("not-a-number");
   load(context);
-  min_confidence_ = options_.min_confidence.value_or(card_->min_confidence);
-  rows_.reserve(static_cast<std::size_t>(options_.batch) * card_->features.bytes);
   try_out();
 }
 
@@ -75,12 +33,10 @@ void ModelTorch::load(Context& context) {
                                   "installation's data folder",
                                   options_.model));
   }
-  try {
-    card_ = std::make_shared<const Card>(
-        read_card(options_.card.empty() ? card_of(file) : context.find_file(options_.card)));
-  } catch (const std::exception& problem) {
-    throw ConfigError(options_.card.empty() ? "model" : "card", problem.what());
-  }
+  const std::filesystem::path card =
+      options_.card.empty() ? card_file(file, {}) : context.find_file(options_.card);
+  labeller_.emplace(load_card(card, card_option(options_.card)), options_.min_confidence,
+                    options_.probabilities, context);
   const TorchBackend& backend = torch_backend();
   const int threads = backend.use_threads(static_cast<int>(options_.threads));
   if (threads != static_cast<int>(options_.threads)) {
@@ -89,7 +45,7 @@ void ModelTorch::load(Context& context) {
                                              threads));
   }
   try {
-    model_ = backend.load(file, card_->tensor);
+    model_ = backend.load(file, labeller_->card().tensor);
   } catch (const ModelError& problem) {
     throw ConfigError("model",
                       fmt::format("'{}' cannot be loaded: {}", file.string(), problem.what()));
@@ -98,107 +54,37 @@ void ModelTorch::load(Context& context) {
 
 /// A run with zeros: everything that does not fit shows before the first packet.
 void ModelTorch::try_out() {
+  const Card& card = labeller_->card();
   const std::size_t rows = options_.batch;
-  const std::vector<std::uint8_t> zeros(rows * card_->features.bytes);
+  const std::vector<std::uint8_t> zeros(rows * card.features.bytes);
   std::size_t classes = 0;
   try {
     classes = model_->run(zeros, rows, logits_);
   } catch (const ModelError& problem) {
     std::string shape;
-    for (const std::int64_t size : card_->tensor.shape) shape += fmt::format(", {}", size);
+    for (const std::int64_t size : card.tensor.shape) shape += fmt::format(", {}", size);
     throw ConfigError(
         "model",
         fmt::format("'{}' does not take what its card says ({} [sessions{}]): {}", options_.model,
-                    card_->tensor.floating ? "float32" : "uint8", shape, problem.what()));
+                    card.tensor.floating ? "float32" : "uint8", shape, problem.what()));
   }
-  if (classes != card_->labels.size()) {
+  if (classes != card.labels.size()) {
     throw ConfigError("model", fmt::format("'{}' gives {} classes, but its card names {} labels",
-                                           options_.model, classes, card_->labels.size()));
+                                           options_.model, classes, card.labels.size()));
   }
 }
 
 void ModelTorch::process(Batch<Session>& in, Output<Verdict>& out) {
   if (in.items.empty()) return;
-  auto storage = std::make_shared<Storage>();
-  storage->card = card_;
-  if (options_.probabilities) storage->probabilities.resize(in.items.size() * card_->labels.size());
-  Batch<Verdict> verdicts{std::vector<Verdict>(in.items.size())};
-  rows_.clear();
-  row_verdicts_.clear();
-  const std::size_t size = card_->features.bytes;
-  for (std::size_t i = 0; i < in.items.size(); ++i) {
-    const Session& session = in.items[i];
-    if (session.layer > card_->features.layer) {
-      throw std::runtime_error(fmt::format(
-          "the sessions hold their packets from {} on, and the model '{}' needs them from {} on: "
-          "set the splitter's option keep = \"{}\"",
-          name_of(session.layer), card_->name, name_of(card_->features.layer),
-          name_of(card_->features.layer)));
-    }
-    Verdict& verdict = verdicts.items[i];
-    verdict.session = session.info;
-    verdict.session.agent = storage->keep(session.info.agent);
-    verdict.model = card_->name;
-    verdict.model_version = card_->version;
-    verdict.label = kUnknown;
-    if (options_.probabilities) {
-      verdict.class_names = card_->labels;
-      verdict.probabilities =
-          std::span(storage->probabilities).subspan(i * card_->labels.size(), card_->labels.size());
-    }
-    rows_.resize((row_verdicts_.size() + 1) * size);
-    if (extract_features(session, card_->features, std::span(rows_).last(size)) == 0) {
-      rows_.resize(row_verdicts_.size() * size);
-      no_payload_->add();
-      continue;
-    }
-    row_verdicts_.push_back(i);
-    if (row_verdicts_.size() == options_.batch) infer(verdicts, *storage);
-  }
-  if (!row_verdicts_.empty()) infer(verdicts, *storage);
-  verdicts.watermark = in.watermark;
-  verdicts.storage_bytes = storage->probabilities.size() * sizeof(float);
-  verdicts.storage = std::move(storage);
-  out.push(std::move(verdicts));
-}
-
-void ModelTorch::infer(Batch<Verdict>& verdicts, Storage& storage) {
-  // Always as many rows: libtorch chooses its way by their number, and the last bits with it.
-  rows_.resize(options_.batch * card_->features.bytes);
-  const std::size_t classes = model_->run(rows_, options_.batch, logits_);
-  for (std::size_t row = 0; row < row_verdicts_.size(); ++row) {
-    const std::size_t i = row_verdicts_[row];
-    Verdict& verdict = verdicts.items[i];
-    judge(verdict, std::span(logits_).subspan(row * classes, classes));
-    if (options_.probabilities) {
-      std::ranges::copy(probabilities_,
-                        storage.probabilities.begin() + static_cast<std::ptrdiff_t>(i * classes));
+  labeller_->begin(in);
+  while (const std::size_t rows = labeller_->next(options_.batch)) {
+    // Always as many rows: libtorch chooses its way by their number, and the last bits with it.
+    const std::size_t classes = model_->run(labeller_->features(), options_.batch, logits_);
+    for (std::size_t row = 0; row < rows; ++row) {
+      labeller_->logits(row, std::span(logits_).subspan(row * classes, classes));
     }
   }
-  rows_.clear();
-  row_verdicts_.clear();
-}
-
-void ModelTorch::judge(Verdict& verdict, std::span<const float> logits) {
-  probabilities_.assign(logits.begin(), logits.end());
-  const auto top = std::ranges::max_element(probabilities_);
-  const float highest = *top;
-  const auto best = static_cast<std::size_t>(top - probabilities_.begin());
-  float sum = 0;
-  for (float& value : probabilities_) {
-    value = std::exp(value - highest);
-    sum += value;
-  }
-  for (float& value : probabilities_) value /= sum;
-  if (!std::isfinite(sum)) {
-    not_a_number_->add();
-    std::ranges::fill(probabilities_, 0.0F);
-    return;
-  }
-  verdict.label_index = static_cast<std::int32_t>(best);
-  verdict.confidence = probabilities_[best];
-  if (static_cast<double>(verdict.confidence) >= min_confidence_)
-    verdict.label = card_->labels[best];
+  out.push(labeller_->finish());
 }
 
 }  // namespace millrace

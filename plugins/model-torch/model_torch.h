@@ -11,7 +11,7 @@
 #include "millrace/verdict.h"
 
 #include "backend.h"
-#include "card.h"
+#include "labeller.h"
 
 namespace millrace {
 
@@ -35,24 +35,13 @@ class ModelTorch final : public Transform<Session, Verdict> {
   void process(Batch<Session>& in, Output<Verdict>& out) override;
 
  private:
-  struct Storage;
-
   void load(Context& context);
   void try_out();
-  /// Runs the model over the rows that wait and fills the verdicts they belong to.
-  void infer(Batch<Verdict>& verdicts, Storage& storage);
-  void judge(Verdict& verdict, std::span<const float> logits);
 
   TorchOptions options_;
-  std::shared_ptr<const Card> card_;
   std::shared_ptr<Model> model_;
-  double min_confidence_ = 0;
-  Counter* no_payload_ = nullptr;
-  Counter* not_a_number_ = nullptr;
-  std::vector<std::uint8_t> rows_;         ///< features of the sessions that wait
-  std::vector<std::size_t> row_verdicts_;  ///< which verdict each row is of
+  std::optional<Labeller> labeller_;
   std::vector<float> logits_;
-  std::vector<float> probabilities_;
 };
 
 void check_torch_options(const TorchOptions& options, Findings& findings);

@@ -14,15 +14,6 @@ using ::testing::IsEmpty;
 using ::testing::SizeIs;
 using SteadyClock = std::chrono::steady_clock;
 
-/// The first requests are answered by `replies`, in order, the others with 200.
-TestServer::Rule first(std::vector<Reply> replies) {
-  auto next = std::make_shared<std::atomic<std::size_t>>(0);
-  return [replies = std::move(replies), next](const Request&) {
-    const std::size_t i = (*next)++;
-    return i < replies.size() ? replies[i] : Reply{};
-  };
-}
-
 TEST_F(UploadTest, WhatPassesIsTriedAgainUnderTheSameName) {
   using How = Reply::How;
   serve(first(

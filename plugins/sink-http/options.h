@@ -6,6 +6,8 @@
 #include "millrace/plugin.h"
 #include "millrace/time.h"
 
+#include "http_connection.h"
+
 namespace millrace {
 
 enum class WhenFull : std::uint8_t { drop_oldest, drop_newest };
@@ -44,7 +46,7 @@ struct UploadOptions {
 void check_upload_options(const UploadOptions& options, Findings& findings);
 /// The option `agent`, or this machine's name with what a name must not hold replaced.
 [[nodiscard]] std::string agent_name(const UploadOptions& options);
-/// The option `url`, with the receiver's path where it names none.
-[[nodiscard]] std::string upload_url(const std::string& url);
+/// The receiver, whose path is meant where `url` names none.
+[[nodiscard]] HttpServer http_server(const UploadOptions& options);
 
 }  // namespace millrace

@@ -15,11 +15,11 @@ void SinkHttp::open(Context& context) {
   spool->open();
   uploader->start();
   const bool secret = !options_.token.empty() || !options_.token_file.empty();
-  if (secret && upload_url(options_.url).starts_with("http:")) {
+  if (secret && http_server(options_).url.starts_with("http:")) {
     context.warning("without TLS the bearer token can be read on the wire");
   }
   context.info(
-      fmt::format("uploads to {} as agent '{}'", upload_url(options_.url), agent_name(options_)));
+      fmt::format("uploads to {} as agent '{}'", http_server(options_).url, agent_name(options_)));
   spool_ = std::move(spool);
   writer_ = std::move(writer);
   uploader_ = std::move(uploader);

@@ -276,9 +276,14 @@ TEST(UploadOptions, NamesAreMadeToFit) {
   EXPECT_FALSE(agent_name(options).empty());
   options.agent = "site/1";
   EXPECT_EQ(agent_name(options), "site/1");
-  EXPECT_EQ(upload_url("http://r:1"), "http://r:1/v1/captures");
-  EXPECT_EQ(upload_url("http://r:1/"), "http://r:1/v1/captures");
-  EXPECT_EQ(upload_url("https://r/in/put?x=1"), "https://r/in/put?x=1");
+  const auto url_of = [](const char* url) {
+    UploadOptions made;
+    made.url = url;
+    return http_server(made).url;
+  };
+  EXPECT_EQ(url_of("http://r:1"), "http://r:1/v1/captures");
+  EXPECT_EQ(url_of("http://r:1/"), "http://r:1/v1/captures");
+  EXPECT_EQ(url_of("https://r/in/put?x=1"), "https://r/in/put?x=1");
 }
 
 }  // namespace

@@ -1,5 +1,4 @@
-#include <cstdlib>
-
+#include "support/http_certificates.h"
 #include "upload_fixture.h"
 
 namespace millrace {
@@ -11,45 +10,23 @@ using ::testing::IsEmpty;
 class TlsTest : public UploadTest {
  protected:
   void SetUp() override {
-    if (!shell("command -v openssl")) GTEST_SKIP() << "needs openssl";
-    ASSERT_TRUE(certificate("authority", ""));
-    ASSERT_TRUE(certificate("server", "authority"));
-    ASSERT_TRUE(certificate("agent", "authority"));
-    ASSERT_TRUE(certificate("stranger", ""));
-    tls_.use_certificate_chain_file(path("server.pem"));
-    tls_.use_private_key_file(path("server.key"), ssl::context::pem);
-    tls_.load_verify_file(path("authority.pem"));
-    tls_.set_verify_mode(ssl::verify_peer | ssl::verify_fail_if_no_peer_cert);
+    if (!certificates_.possible()) GTEST_SKIP() << "needs openssl";
+    ASSERT_TRUE(certificates_.make("authority", "") && certificates_.make("stranger", "") &&
+                certificates_.make("server", "authority") &&
+                certificates_.make("agent", "authority"));
+    certificates_.use(tls_, "server", "authority");
     server_ = std::make_unique<TestServer>(TestServer::Rule{}, 0, &tls_);
     options_.url = server_->url();
     options_.finish = 200ms;
   }
 
-  [[nodiscard]] std::string path(const std::string& name) const { return folder_ / name; }
-  [[nodiscard]] static bool shell(const std::string& command) {
-    return std::system((command + " > /dev/null 2>&1").c_str()) == 0;
-  }
-  /// A key and a certificate for 127.0.0.1 that `authority` signs; an authority if that is empty.
-  [[nodiscard]] bool certificate(const std::string& name, const std::string& authority) const {
-    const std::string key = " -subj /CN=" + name + " -keyout " + path(name + ".key");
-    if (authority.empty()) {
-      return shell(
-          "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -addext "
-          "subjectAltName=IP:127.0.0.1" +
-          key + " -out " + path(name + ".pem"));
-    }
-    std::ofstream(path("extension")) << "subjectAltName=IP:127.0.0.1\n";
-    return shell("openssl req -newkey rsa:2048 -nodes" + key + " -out " + path("request")) &&
-           shell("openssl x509 -req -days 2 -in " + path("request") + " -CA " +
-                 path(authority + ".pem") + " -CAkey " + path(authority + ".key") +
-                 " -CAcreateserial -extfile " + path("extension") + " -out " + path(name + ".pem"));
-  }
   void trust(const std::string& authority, const std::string& me) {
-    options_.ca = authority.empty() ? "" : path(authority + ".pem");
-    options_.certificate = me.empty() ? "" : path(me + ".pem");
-    options_.key = me.empty() ? "" : path(me + ".key");
+    options_.ca = authority.empty() ? "" : certificates_.path(authority + ".pem");
+    options_.certificate = me.empty() ? "" : certificates_.path(me + ".pem");
+    options_.key = me.empty() ? "" : certificates_.path(me + ".key");
   }
 
+  TestCertificates certificates_{folder_};
   ssl::context tls_{ssl::context::tls_server};
 };
 

@@ -2,12 +2,17 @@
 
 /// A sink-http with a spool folder and a server of its own.
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <memory>
+#include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -18,7 +23,7 @@
 #include "millrace/testing.h"
 
 #include "sink_http.h"
-#include "test_server.h"
+#include "support/http_server.h"
 
 namespace millrace {
 
@@ -89,10 +94,7 @@ class UploadTest : public ::testing::Test {
       : folder_(fs::temp_directory_path() /
                 ("sink-http-" + std::to_string(::getpid()) + "-" +
                  ::testing::UnitTest::GetInstance()->current_test_info()->name())) {
-    for (const char* name :
-         {"http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"}) {
-      ::unsetenv(name);
-    }
+    without_proxy();
     fs::create_directories(folder_);
     options_.spool = folder_ / "spool";
     options_.agent = "one";

@@ -2,6 +2,8 @@
 
 #include <charconv>
 #include <concepts>
+#include <cstddef>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -16,6 +18,9 @@ void append_number(std::string& json, T value) {
   const auto end = std::to_chars(digits, digits + sizeof digits, value);
   json.append(digits, end.ptr);
 }
+
+/// Appends `bytes` in base64 (RFC 4648, with padding), without quotes.
+void append_base64(std::string& json, std::span<const std::byte> bytes);
 
 /// Writes the members of one object, commas included. The destructor closes the brace.
 class Object {

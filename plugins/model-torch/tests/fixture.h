@@ -1,13 +1,18 @@
 #pragma once
 
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include <unistd.h>
+
+#include "millrace/session_table.h"
 
 namespace millrace::model_torch_test {
 
@@ -69,6 +74,24 @@ inline std::string many_labels(int n) {
   std::string list;
   for (int i = 0; i < n; ++i) list += (i == 0 ? "[\"c" : ", \"c") + std::to_string(i) + '"';
   return list + "]";
+}
+
+using Bytes = std::vector<std::uint8_t>;
+
+/// Sessions of one packet each; its payload is one of `payloads`.
+inline Batch<Session> sessions_of(const std::vector<Bytes>& payloads, Layer layer = Layer::l7) {
+  SessionBatch batch;
+  for (const Bytes& payload : payloads) {
+    SessionPacket packet;
+    packet.data = reinterpret_cast<const std::byte*>(payload.data());
+    packet.size = static_cast<std::uint32_t>(payload.size());
+    Session session;
+    session.layer = layer;
+    session.info.packets = static_cast<std::uint32_t>(batch.size() + 1);  // tells them apart
+    if (!payload.empty()) session.packets = std::span(&packet, 1);
+    batch.add(session);
+  }
+  return batch.take();
 }
 
 }  // namespace millrace::model_torch_test

@@ -9,31 +9,12 @@
 
 #include <gtest/gtest.h>
 
-#include "millrace/session_table.h"
 #include "millrace/testing.h"
 
 #include "model_torch.h"
 #include "tests/fixture.h"
 
 namespace millrace::model_torch_test {
-
-using Bytes = std::vector<std::uint8_t>;
-
-/// Sessions of one packet each; its payload is one of `payloads`.
-inline Batch<Session> sessions_of(const std::vector<Bytes>& payloads, Layer layer = Layer::l7) {
-  SessionBatch batch;
-  for (const Bytes& payload : payloads) {
-    SessionPacket packet;
-    packet.data = reinterpret_cast<const std::byte*>(payload.data());
-    packet.size = static_cast<std::uint32_t>(payload.size());
-    Session session;
-    session.layer = layer;
-    session.info.packets = static_cast<std::uint32_t>(batch.size() + 1);  // tells them apart
-    if (!payload.empty()) session.packets = std::span(&packet, 1);
-    batch.add(session);
-  }
-  return batch.take();
-}
 
 /// The rows for which make_models.py wrote down Python's answers.
 inline std::vector<Bytes> known_rows() {

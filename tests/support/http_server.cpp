@@ -1,55 +1,29 @@
-#pragma once
+// Boost.Asio and Boost.Beast are compiled here, once.
+#include "http_server.h"
 
-/// A real HTTP server on a port of its own that answers as a test says, over TCP or TLS.
-
-#include <atomic>
 #include <condition_variable>
 #include <deque>
-#include <functional>
 #include <mutex>
-#include <optional>
-#include <string>
 #include <thread>
-#include <utility>
-#include <vector>
 
+#include <boost/asio/impl/src.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ssl/context.hpp>
+#include <boost/asio/ssl/impl/src.hpp>
 #include <boost/asio/ssl/stream.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
+#include <boost/beast/src.hpp>
 #include <boost/beast/ssl.hpp>
 #include <sys/socket.h>
 
 namespace millrace {
 
-struct Request {
-  std::string target;
-  std::string agent;
-  std::string chunk;
-  std::string authorization;
-  std::string encoding;
-  std::string body;
-};
-
-struct Reply {
-  enum class How { answer, before_body, hang, cut };
-  unsigned status = 200;
-  std::string body{};
-  std::vector<std::pair<std::string, std::string>> headers{};
-  How how = How::answer;
-};
-
-class TestServer {
+class TestServer::Implementation {
  public:
-  using Tls = boost::asio::ssl::context;
-  /// Called with every request's head, on the thread of its connection.
-  using Rule = std::function<Reply(const Request& head)>;
-
-  explicit TestServer(Rule rule = {}, std::uint16_t port = 0, Tls* tls = nullptr)
-      : rule_(std::move(rule)), tls_(tls) {
+  Implementation(Rule rule, std::uint16_t port, Tls* tls) : rule_(std::move(rule)), tls_(tls) {
     using boost::asio::ip::tcp;
     const tcp::endpoint here(boost::asio::ip::address_v4::loopback(), port);
     acceptor_.open(here.protocol());
@@ -59,9 +33,9 @@ class TestServer {
     port_ = acceptor_.local_endpoint().port();
     thread_ = std::thread([this] { accept(); });
   }
-  TestServer(const TestServer&) = delete;
-  TestServer& operator=(const TestServer&) = delete;
-  ~TestServer() {
+  Implementation(const Implementation&) = delete;
+  Implementation& operator=(const Implementation&) = delete;
+  ~Implementation() {
     {
       const std::lock_guard lock(mutex_);
       stopped_ = true;
@@ -81,12 +55,10 @@ class TestServer {
     const std::lock_guard lock(mutex_);
     rule_ = std::move(rule);
   }
-  /// Heads of all that came.
   [[nodiscard]] std::vector<Request> heads() const {
     const std::lock_guard lock(mutex_);
     return {heads_.begin(), heads_.end()};
   }
-  /// Those that were read to the end and answered with a 2xx.
   [[nodiscard]] std::vector<Request> taken() const {
     const std::lock_guard lock(mutex_);
     return {taken_.begin(), taken_.end()};
@@ -162,6 +134,7 @@ class TestServer {
         http::read(stream, buffer, parser);
         request.body = parser.get().body();
       }
+      const std::string body = reply.made ? reply.made(request) : reply.body;
       if (reply.status / 100 == 2) {
         const std::lock_guard lock(mutex_);
         taken_.push_back(std::move(request));
@@ -169,7 +142,7 @@ class TestServer {
       http::response<http::string_body> response(http::int_to_status(reply.status), 11);
       if (response.result() == http::status::unknown) response.result(reply.status);
       for (const auto& [name, value] : reply.headers) response.set(name, value);
-      response.body() = reply.body;
+      response.body() = body;
       response.keep_alive(reply.how == Reply::How::answer);
       response.prepare_payload();
       http::write(stream, response);
@@ -203,5 +176,14 @@ class TestServer {
   std::vector<std::thread> connections_;
   std::thread thread_;
 };
+
+TestServer::TestServer(Rule rule, std::uint16_t port, Tls* tls)
+    : implementation_(std::make_unique<Implementation>(std::move(rule), port, tls)) {}
+TestServer::~TestServer() = default;
+std::uint16_t TestServer::port() const { return implementation_->port(); }
+std::string TestServer::url() const { return implementation_->url(); }
+void TestServer::rule(Rule rule) { implementation_->rule(std::move(rule)); }
+std::vector<Request> TestServer::heads() const { return implementation_->heads(); }
+std::vector<Request> TestServer::taken() const { return implementation_->taken(); }
 
 }  // namespace millrace
