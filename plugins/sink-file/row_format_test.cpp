@@ -53,7 +53,7 @@ TEST_F(SinkFileTest, TableNamesTheClassThatTheModelWasNotSureOf) {
   Verdict none = unsure;
   none.label_index = -1;
   run(with(RowFormat::table), {unsure, sure, none});
-  EXPECT_THAT(content(), HasSubstr("0.9877  unknown (b??)\n"));
+  EXPECT_THAT(content(), HasSubstr("0.9877  unknown (b?\?)\n"));
   EXPECT_THAT(content(), HasSubstr("0.9877  a\n"));
   EXPECT_THAT(content(), HasSubstr("0.9877  unknown\n"));
 }
