@@ -299,15 +299,30 @@ void Pipeline::show_progress() {
 }
 
 void Pipeline::force_end(const std::string& why) {
+  // Whatever holds a lock or does not read what we print must not keep this from its end.
+  std::thread([] {
+    std::this_thread::sleep_for(std::chrono::seconds(2));
+    ::_exit(static_cast<int>(Exit::forced));
+  }).detach();
   std::string stuck;
   for (const auto& runner : runners_) {
-    if (runner->busy()) stuck += (stuck.empty() ? "" : ", ") + runner->plan().name;
+    if (const std::string text = runner->at_work(); !text.empty()) {
+      stuck += (stuck.empty() ? "" : ", ") + text;
+    }
   }
+  const std::string what = fmt::format("{}: ending now; still at work: {}", why,
+                                       stuck.empty() ? "nothing, data waits in queues" : stuck);
   logger_.progress({});
-  logger_.log(LogLevel::error, {},
-              fmt::format("{}: ending now; still at work: {}", why,
-                          stuck.empty() ? "nothing, data waits in queues" : stuck));
+  logger_.log(LogLevel::error, {}, what);
+  if (options_.control) options_.control->error(what);
+  print_summary();
   ::_exit(static_cast<int>(Exit::forced));
+}
+
+void Pipeline::print_summary() {
+  if (!options_.summary) return;
+  logger_.plain(summary_text(runners_));
+  logger_.json_line(summary_json(runners_));
 }
 
 Exit Pipeline::conclude() {
@@ -324,10 +339,7 @@ Exit Pipeline::conclude() {
       exit = Exit::failed;
     }
   }
-  if (options_.summary) {
-    logger_.plain(summary_text(runners_));
-    logger_.json_line(summary_json(runners_));
-  }
+  print_summary();
   for (const std::string& problem : imbalances(runners_)) {
     logger_.log(LogLevel::error, {}, "the books do not balance: " + problem);
     exit = Exit::failed;

@@ -16,6 +16,7 @@ namespace {
 
 using namespace testing;
 using namespace std::chrono_literals;
+using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
@@ -37,7 +38,7 @@ class PipelineTest : public ::testing::Test {
         [=, this] { return std::make_unique<Noting>(notes_, function); }, host);
   }
   Exit run() {
-    Logger logger(LogFormat::text, LogLevel::error);
+    Logger logger(LogFormat::text, LogLevel::warning);
     RunOptions options;
     options.summary = false;
     pipeline_ = std::make_unique<Pipeline>(builder_.plan(), options, logger);
@@ -255,6 +256,56 @@ TEST_F(PipelineTest, DrainDeadlineForcesTheEndAndNamesTheStage) {
   ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
   EXPECT_EXIT(end(), ::testing::ExitedWithCode(3),
               "not drained within 0.05 s.*still at work: .*sink");
+}
+
+TEST_F(PipelineTest, ForcedEndNamesTheStageThatTriesAgainAndItsLastError) {
+  source(-1, 5);
+  sink({0},
+       [](Batch<Number>&) {
+         ::kill(::getpid(), SIGTERM);
+         throw Transient("out of reach");
+       },
+       {.queue = QueueOptions{.batches = 2}});
+  const auto end = [&] {
+    Logger logger(LogFormat::text, LogLevel::error);
+    RunOptions options;
+    Pipeline pipeline(builder_.plan(), options, logger);
+    Report report;
+    (void)pipeline.open(report);
+    (void)pipeline.run();
+  };
+  ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  EXPECT_EXIT(end(), ::testing::ExitedWithCode(3),
+              ContainsRegex("still at work: .*sink \\(retrying for [0-9]+ s: out of reach\\)\n"
+                            "stage +in +out"));
+}
+
+TEST_F(PipelineTest, FlushIsTriedAgainAndThatIsToldOnce) {
+  source(10, 5);
+  int failures = 2;
+  builder_.add("sink", StageKind::sink, {0}, [&] {
+    return std::make_unique<Noting>(notes_, nullptr, [&failures] {
+      if (failures-- > 0) throw Transient("no commit");
+    });
+  });
+  ::testing::internal::CaptureStderr();
+  const Exit exit = run();
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_EQ(exit, Exit::done);
+  EXPECT_EQ(notes_.flushes, 1);
+  EXPECT_EQ(account(1).retried.value(), 2U);
+  EXPECT_EQ(said, "millrace: warning: sink: no commit; trying again\n");
+}
+
+TEST_F(PipelineTest, FlushThatNeverSucceedsEndsTheRun) {
+  source(10, 5);
+  builder_.add("sink", StageKind::sink, {0},
+               [&] {
+                 return std::make_unique<Noting>(notes_, nullptr,
+                                                 [] { throw Transient("no commit"); });
+               },
+               {.retry_for = 0ns});
+  EXPECT_EQ(run(), Exit::failed);
 }
 
 TEST_F(PipelineTest, BooksThatDoNotBalanceAreAnError) {

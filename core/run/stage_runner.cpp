@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <random>
 #include <thread>
 
 #include <fmt/chrono.h>
@@ -28,14 +27,9 @@ class OnAccount {
   Account* before_;
 };
 
-/// Full jitter: a pause between nothing and an exponentially growing bound, so that many clients of
-/// a server that comes back do not come back together.
-std::chrono::milliseconds backoff(int attempt) {
-  constexpr int kFirstBound = 50;
-  constexpr int kLastBound = 5000;
-  const int bound = std::min(kLastBound, kFirstBound << std::min(attempt, 10));
-  thread_local std::minstd_rand random(std::random_device{}());
-  return std::chrono::milliseconds(std::uniform_int_distribution(1, bound)(random));
+std::string gave_up_text(const Transient& error, const Retries::Call& repeated) {
+  return fmt::format("gave up after {} attempts in {:.1f} s: {}", repeated.failures(),
+                     repeated.lasted().count(), error.what());
 }
 
 }  // namespace
@@ -116,6 +110,13 @@ void StageRunner::close() noexcept {
   for (const auto& instance : instances_) {
     if (std::exchange(instance->opened, false)) instance->stage->close();
   }
+}
+
+std::string StageRunner::at_work() const {
+  if (const std::string retrying = retries_.text(); !retrying.empty()) {
+    return fmt::format("{} ({})", plan_.name, retrying);
+  }
+  return state_.sampler.works_on(account_) ? plan_.name : std::string();
 }
 
 void StageRunner::make_queue(bool upstream_has_workers) {
@@ -206,9 +207,7 @@ void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, 
                        Timekeeper& keeper) {
   const OnAccount mine(keeper, &account_);
   const bool only_time = items == 0;
-  const auto since = std::chrono::steady_clock::time_point();
-  auto first_failure = since;
-  for (int attempt = 0;; ++attempt) {
+  for (Retries::Call repeated(retries_);;) {
     if (failed_) {
       account_.failed.add(items);
       batch.receipt.fail();
@@ -222,12 +221,12 @@ void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, 
         account_.handled.add(items - (instance.context.dropped_items.value() - dropped_before));
       }
       batch.receipt.done();
-      if (queue_ && attempt > 0) queue_->set_lossy(false);
+      if (queue_ && repeated.failures() > 0) queue_->set_lossy(false);
       break;
     } catch (const Transient& error) {
-      if (first_failure == since) first_failure = std::chrono::steady_clock::now();
       account_.retried.add(items);
-      if (!handle_transient(error, batch, items, attempt, first_failure)) {
+      if (!pause(error, repeated, batch.receipt.deadline(), keeper)) {
+        give_up(error, repeated, items);
         batch.receipt.fail();
         if (queue_) queue_->set_lossy(false);
         return;
@@ -257,32 +256,32 @@ void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, 
   }
 }
 
-bool StageRunner::handle_transient(const std::exception& error, const BatchBase& batch,
-                                   std::size_t items, int attempt,
-                                   std::chrono::steady_clock::time_point since) {
-  const auto now = std::chrono::steady_clock::now();
-  const Receipt::Deadline deadline = batch.receipt.deadline();
-  if (now - since >= plan_.host.retry_for || (deadline && now >= *deadline)) {
-    const std::string what =
-        fmt::format("gave up after {} attempts in {:.1f} s: {}", attempt + 1,
-                    std::chrono::duration<double>(now - since).count(), error.what());
-    if (plan_.host.required) {
-      account_.failed.add(items);
-      fail(what);
-    } else {
-      account_.drop("retry-timeout", items);
-      state_.surroundings.logger.log(LogLevel::error, plan_.name, what);
-    }
-    return false;
-  }
-  if (attempt == 0) {
+/// Waits before the next attempt; false if there is to be none.
+bool StageRunner::pause(const Transient& error, Retries::Call& repeated,
+                        const Receipt::Deadline& deadline, Timekeeper& keeper) {
+  const auto wait = repeated.failed(error.what(), plan_.host.retry_for, deadline);
+  if (!wait) return false;
+  if (repeated.failures() == 1) {
     state_.surroundings.logger.log(LogLevel::warning, plan_.name,
                                    fmt::format("{}; trying again", error.what()));
     // The branches that are required must not wait for one that is not.
     if (queue_ && !plan_.host.required) queue_->set_lossy(true);
   }
-  std::this_thread::sleep_for(backoff(attempt));
+  const OnAccount waiting(keeper, nullptr);
+  std::this_thread::sleep_for(*wait);
   return true;
+}
+
+void StageRunner::give_up(const Transient& error, const Retries::Call& repeated,
+                          std::size_t items) {
+  const std::string what = gave_up_text(error, repeated);
+  if (plan_.host.required) {
+    account_.failed.add(items);
+    fail(what);
+  } else {
+    account_.drop("retry-timeout", items);
+    state_.surroundings.logger.log(LogLevel::error, plan_.name, what);
+  }
 }
 
 void StageRunner::handle_rejected(const Rejected& error, BatchBase& batch) {
@@ -325,16 +324,14 @@ void StageRunner::fail(const std::string& what) {
 void StageRunner::flush(Instance& instance, Emitter& out, Timekeeper& keeper) {
   const OnAccount mine(keeper, &account_);
   out.begin(nullptr);
-  const auto since = std::chrono::steady_clock::now();
-  for (int attempt = 0; !failed_; ++attempt) {
+  for (Retries::Call repeated(retries_); !failed_;) {
     try {
       instance.stage->flush_erased(out);
       return;
     } catch (const Transient& error) {
-      if (std::chrono::steady_clock::now() - since >= plan_.host.retry_for) {
-        fail(fmt::format("gave up flushing: {}", error.what()));
-      } else {
-        std::this_thread::sleep_for(backoff(attempt));
+      account_.retried.add();
+      if (!pause(error, repeated, {}, keeper)) {
+        fail("flushing: " + gave_up_text(error, repeated));
       }
     } catch (const std::exception& error) {
       fail(error.what());

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "millrace/error.h"
 #include "millrace/stage.h"
 
 #include "graph/plan.h"
@@ -20,6 +21,7 @@
 #include "run/host_context.h"
 #include "run/logger.h"
 #include "run/queue.h"
+#include "run/retries.h"
 
 namespace millrace::host {
 
@@ -67,8 +69,9 @@ class StageRunner {
   /// Batches in its queue.
   [[nodiscard]] std::size_t waiting() const { return queue_->waiting(); }
   [[nodiscard]] bool gave_up() const { return failed_; }
-  /// In a call of the stage's own code at this moment.
-  [[nodiscard]] bool busy() const { return state_.sampler.works_on(account_); }
+  /// Its name, if at this moment it is in a call of the stage's own code; with the reason, if the
+  /// call has failed and is repeated. Else empty.
+  [[nodiscard]] std::string at_work() const;
   struct Progress {
     std::uint64_t done = 0;
     std::uint64_t total = 0;
@@ -104,8 +107,9 @@ class StageRunner {
   void accept_fused(BatchBase& batch, std::size_t items, Timekeeper& keeper);
   void call(Instance& instance, BatchBase& batch, std::size_t items, Emitter& out,
             Timekeeper& keeper);
-  bool handle_transient(const std::exception& error, const BatchBase& batch, std::size_t items,
-                        int attempt, std::chrono::steady_clock::time_point since);
+  bool pause(const Transient& error, Retries::Call& repeated, const Receipt::Deadline& deadline,
+             Timekeeper& keeper);
+  void give_up(const Transient& error, const Retries::Call& repeated, std::size_t items);
   void handle_rejected(const Rejected& error, BatchBase& batch);
   void flush(Instance& instance, Emitter& out, Timekeeper& keeper);
   void finish(Timekeeper& keeper);
@@ -118,6 +122,7 @@ class StageRunner {
   const Plan::Stage& plan_;
   RunState& state_;
   Account account_;
+  Retries retries_;
   std::vector<std::unique_ptr<Instance>> instances_;
   std::vector<Reader> readers_;
   StageRunner* fused_ = nullptr;  ///< the only reader, if nothing stands between: the usual case
