@@ -68,5 +68,8 @@ int main(int count, char** values) {
   } catch (const std::exception& error) {
     std::cerr << "millrace: " << error.what() << '\n';
     return static_cast<int>(millrace::host::Exit::failed);
+  } catch (...) {
+    std::cerr << "millrace: a plugin threw something that is no std::exception\n";
+    return static_cast<int>(millrace::host::Exit::failed);
   }
 }

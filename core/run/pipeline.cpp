@@ -12,6 +12,8 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "plugin/thrown.h"
+
 namespace millrace::host {
 
 namespace {
@@ -137,10 +139,8 @@ bool Pipeline::open_stage(StageRunner& runner, Report& report) {
   } catch (const ConfigError& error) {
     report.add(stage.option_at(error.option()), error.what());
     return false;
-  } catch (const std::exception& error) {
-    what = fmt::format("cannot start: {}", error.what());
   } catch (...) {
-    what = "cannot start: it threw no std::exception";
+    what = fmt::format("cannot start: {}", thrown_text());
   }
   logger_.log(LogLevel::error, stage.name, what);
   if (options_.control) options_.control->error(fmt::format("{}: {}", stage.name, what));

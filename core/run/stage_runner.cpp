@@ -7,6 +7,7 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include "plugin/thrown.h"
 #include "run/host_context.h"
 
 namespace millrace::host {
@@ -83,15 +84,21 @@ class StageRunner::Emitter final : public Downstream {
   std::size_t pushed_ = 0;
 };
 
-StageRunner::StageRunner(const Plan::Stage& plan, RunState& state) : plan_(plan), state_(state) {
-  for (std::uint32_t i = 0; i < plan.host.workers; ++i) {
-    instances_.push_back(std::make_unique<Instance>(*this));
-  }
-}
+StageRunner::StageRunner(const Plan::Stage& plan, RunState& state) : plan_(plan), state_(state) {}
 
 StageRunner::~StageRunner() = default;
 
 void StageRunner::open() {
+  try {
+    for (std::uint32_t i = 0; i < plan_.host.workers; ++i) {
+      instances_.push_back(std::make_unique<Instance>(*this));
+    }
+  } catch (const ConfigError&) {
+    throw;
+  } catch (...) {
+    throw ConfigError({}, fmt::format("stage '{}' ({}) cannot be made: {}", plan_.name, plan_.use,
+                                      thrown_text()));
+  }
   if (plan_.host.on_reject == OnReject::file) {
     try {
       dead_letters_ = std::make_unique<DeadLetters>(plan_.host.reject_file);
@@ -242,10 +249,8 @@ void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, 
         batch.receipt.done();
         return;
       }
-    } catch (const std::exception& error) {
-      fail(error.what());
     } catch (...) {
-      fail("it threw something that is no std::exception");
+      fail(thrown_text());
     }
   }
   // Time that has moved must not stop at a stage that had nothing to say.
@@ -333,10 +338,8 @@ void StageRunner::flush(Instance& instance, Emitter& out, Timekeeper& keeper) {
       if (!pause(error, repeated, {}, keeper)) {
         fail("flushing: " + gave_up_text(error, repeated));
       }
-    } catch (const std::exception& error) {
-      fail(error.what());
     } catch (...) {
-      fail("it threw something that is no std::exception");
+      fail(thrown_text());
     }
   }
 }
@@ -394,10 +397,8 @@ void StageRunner::run_source() noexcept {
     const OnAccount mine(keeper, &account_);
     try {
       instances_.front()->stage->run_erased(counting, state_.stop.get_token());
-    } catch (const std::exception& error) {
-      fail(error.what());
     } catch (...) {
-      fail("it threw something that is no std::exception");
+      fail(thrown_text());
     }
   }
   finish(keeper);

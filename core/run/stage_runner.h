@@ -81,7 +81,8 @@ class StageRunner {
   }
 
   // Putting together, in this order.
-  /// Opens all instances; throws what `open` throws.
+  /// Makes all instances and opens them; throws what `open` throws, and a ConfigError for an
+  /// instance that cannot be made.
   void open();
   void close() noexcept;
   /// After all runners are open: makes the queue if this stage needs one.

@@ -17,6 +17,8 @@
 
 #include "millrace/error.h"
 
+#include "plugin/thrown.h"
+
 namespace millrace::host {
 
 namespace {
@@ -94,8 +96,9 @@ bool Supervisor::open(Report& report) {
     return true;
   } catch (const ConfigError& error) {
     report.add(plan_.option_at(error.option()), error.what());
-  } catch (const std::exception& error) {
-    logger_.log(LogLevel::error, "config", fmt::format("cannot start: {}", error.what()));
+  } catch (...) {
+    logger_.log(LogLevel::error, "config",
+                fmt::format("{} cannot start: {}", plan_.use, thrown_text()));
   }
   return false;
 }
@@ -105,10 +108,8 @@ void Supervisor::watch(const std::stop_token& stop) {
   try {
     provider_->run(inbox_, stop);
     if (!stop.stop_requested()) inbox_.failed("it ended by itself");
-  } catch (const std::exception& error) {
-    inbox_.failed(error.what());
   } catch (...) {
-    inbox_.failed("it threw no std::exception");
+    inbox_.failed(thrown_text());
   }
 }
 
@@ -344,8 +345,8 @@ void Supervisor::restart_later() {
 void Supervisor::tell_status() {
   try {
     provider_->report(status_);
-  } catch (const std::exception& error) {
-    logger_.log(LogLevel::warning, "config", fmt::format("no status was told: {}", error.what()));
+  } catch (...) {
+    logger_.log(LogLevel::warning, "config", fmt::format("no status was told: {}", thrown_text()));
   }
 }
 
