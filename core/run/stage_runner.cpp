@@ -406,7 +406,7 @@ void StageRunner::run_source() noexcept {
 
 void StageRunner::run_worker(std::size_t worker) noexcept {
   constexpr std::chrono::milliseconds kHeartbeat(100);
-  Timekeeper keeper(state_.sampler);
+  Timekeeper keeper(state_.sampler, &account_);
   Instance& instance = *instances_[worker];
   const bool ordered = instances_.size() > 1;
   std::vector<BoxedBatch> kept;
