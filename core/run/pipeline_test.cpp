@@ -3,7 +3,9 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <numeric>
+#include <sstream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -209,6 +211,48 @@ TEST_F(PipelineTest, BranchThatIsNotRequiredDoesNotStopTheOthers) {
   EXPECT_EQ(notes_.values, numbers(1000));
   EXPECT_EQ(notes_.receipts_done, 100);
   EXPECT_EQ(notes_.receipts_failed, 0);
+}
+
+TEST_F(PipelineTest, BranchThatIsDownIsTriedOnceABatchUntilItTakesOne) {
+  std::map<int, int> attempts;  // by the first number of a batch
+  source(50, 5);
+  sink({0},
+       [&](Batch<Number>& in) {
+         if (in.items.empty()) return;
+         const int first = in.items.front().value;
+         if (++attempts[first] == 1 ? first != 25 : first < 25) throw Transient("down");
+       },
+       {.required = false, .retry_for = 20ms});
+  EXPECT_EQ(run(), Exit::done);
+  EXPECT_GT(attempts[0], 1);
+  for (const int first : {5, 10, 15, 20, 25}) EXPECT_EQ(attempts[first], 1) << first;
+  for (const int first : {30, 35, 40, 45}) EXPECT_EQ(attempts[first], 2) << first;
+  EXPECT_EQ(account(1).dropped().at("retry-timeout"), 25U);
+  EXPECT_EQ(notes_.receipts_failed, 0);
+}
+
+TEST_F(PipelineTest, ManyRejectedBatchesMakeFewLines) {
+  source(2000, 1);
+  sink({0}, [](Batch<Number>& in) {
+    if (!in.items.empty()) throw Rejected("bad");
+  });
+  ::testing::internal::CaptureStderr();
+  const Exit exit = run();
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_EQ(exit, Exit::done);
+  std::size_t told = 0;
+  std::size_t lines = 0;
+  std::istringstream stream(said);
+  for (std::string line; std::getline(stream, line); ++lines) {
+    // Every number of the line but the stage's name counts items.
+    for (std::size_t at = 0; (at = line.find_first_of("0123456789", at)) != std::string::npos;) {
+      std::size_t length = 0;
+      told += std::stoul(line.substr(at), &length);
+      at += length;
+    }
+  }
+  EXPECT_EQ(told, 2000U) << said;
+  EXPECT_LT(lines, 200U) << said;
 }
 
 TEST_F(PipelineTest, FullQueueDropsAndCounts) {

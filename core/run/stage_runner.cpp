@@ -228,14 +228,13 @@ void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, 
         account_.handled.add(items - (instance.context.dropped_items.value() - dropped_before));
       }
       batch.receipt.done();
-      if (queue_ && repeated.failures() > 0) queue_->set_lossy(false);
+      if (queue_ && (repeated.failures() > 0 || down_)) recover(items);
       break;
     } catch (const Transient& error) {
       account_.retried.add(items);
       if (!pause(error, repeated, batch.receipt.deadline(), keeper)) {
         give_up(error, repeated, items);
         batch.receipt.fail();
-        if (queue_) queue_->set_lossy(false);
         return;
       }
     } catch (const Rejected& error) {
@@ -264,7 +263,8 @@ void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, 
 /// Waits before the next attempt; false if there is to be none.
 bool StageRunner::pause(const Transient& error, Retries::Call& repeated,
                         const Receipt::Deadline& deadline, Timekeeper& keeper) {
-  const auto wait = repeated.failed(error.what(), plan_.host.retry_for, deadline);
+  const Duration retry_for = down_ ? Duration(0) : plan_.host.retry_for;
+  const auto wait = repeated.failed(error.what(), retry_for, deadline);
   if (!wait) return false;
   if (repeated.failures() == 1) {
     state_.surroundings.logger.log(LogLevel::warning, plan_.name,
@@ -284,9 +284,19 @@ void StageRunner::give_up(const Transient& error, const Retries::Call& repeated,
     account_.failed.add(items);
     fail(what);
   } else {
-    account_.drop("retry-timeout", items);
-    state_.surroundings.logger.log(LogLevel::error, plan_.name, what);
+    if (items > 0) account_.drop("retry-timeout", items);
+    down_ = true;
+    if (const auto more = given_up_lines_.admit(items)) {
+      state_.surroundings.logger.log(LogLevel::error, plan_.name, what + and_more(*more));
+    }
   }
+}
+
+/// A call that had been tried again, or that came after one that was given up, has succeeded.
+void StageRunner::recover(std::size_t items) {
+  if (down_ && items == 0) return;  // that may have tried nothing
+  down_ = false;
+  queue_->set_lossy(false);
 }
 
 void StageRunner::handle_rejected(const Rejected& error, BatchBase& batch) {
@@ -313,9 +323,11 @@ void StageRunner::handle_rejected(const Rejected& error, BatchBase& batch) {
       fail(fmt::format("rejected {} items: {}", positions.size(), error.what()));
       return;
   }
-  state_.surroundings.logger.log(
-      LogLevel::warning, plan_.name,
-      fmt::format("rejected {} items: {}", positions.size(), error.what()));
+  if (const auto more = rejected_lines_.admit(positions.size())) {
+    state_.surroundings.logger.log(
+        LogLevel::warning, plan_.name,
+        fmt::format("rejected {} items: {}{}", positions.size(), error.what(), and_more(*more)));
+  }
 }
 
 void StageRunner::fail(const std::string& what) {
@@ -353,7 +365,19 @@ void StageRunner::finish(Timekeeper& keeper) {
   if (plan_.kind != StageKind::source) {
     for (const auto& instance : instances_) flush(*instance, emitter, keeper);
   }
+  tell_rest();
   for (const Reader& reader : readers_) reader.stage->input_ended(reader.producer, keeper);
+}
+
+/// Nothing that was held back stays untold.
+void StageRunner::tell_rest() {
+  Logger& logger = state_.surroundings.logger;
+  if (const auto more = rejected_lines_.take_rest(); more > 0) {
+    logger.log(LogLevel::warning, plan_.name, fmt::format("rejected {} more items", more));
+  }
+  if (const auto more = given_up_lines_.take_rest(); more > 0) {
+    logger.log(LogLevel::error, plan_.name, fmt::format("gave up {} more items", more));
+  }
 }
 
 void StageRunner::input_ended(std::size_t producer, Timekeeper& keeper) {
@@ -390,7 +414,7 @@ class CountingEmitter final : public Downstream {
 }  // namespace
 
 void StageRunner::run_source() noexcept {
-  Timekeeper keeper(state_.sampler);
+  Timekeeper keeper(state_.sampler, &account_);
   Emitter emitter(*this, keeper);
   CountingEmitter counting(emitter, account_);
   {
@@ -406,7 +430,7 @@ void StageRunner::run_source() noexcept {
 
 void StageRunner::run_worker(std::size_t worker) noexcept {
   constexpr std::chrono::milliseconds kHeartbeat(100);
-  Timekeeper keeper(state_.sampler, &account_);
+  Timekeeper keeper(state_.sampler);
   Instance& instance = *instances_[worker];
   const bool ordered = instances_.size() > 1;
   std::vector<BoxedBatch> kept;

@@ -19,6 +19,7 @@
 #include "run/busy.h"
 #include "run/dead_letters.h"
 #include "run/host_context.h"
+#include "run/log_limit.h"
 #include "run/logger.h"
 #include "run/queue.h"
 #include "run/retries.h"
@@ -110,10 +111,12 @@ class StageRunner {
             Timekeeper& keeper);
   bool pause(const Transient& error, Retries::Call& repeated, const Receipt::Deadline& deadline,
              Timekeeper& keeper);
+  void recover(std::size_t items);
   void give_up(const Transient& error, const Retries::Call& repeated, std::size_t items);
   void handle_rejected(const Rejected& error, BatchBase& batch);
   void flush(Instance& instance, Emitter& out, Timekeeper& keeper);
   void finish(Timekeeper& keeper);
+  void tell_rest();
   void input_ended(std::size_t producer, Timekeeper& keeper);
   void send(BatchBase& batch, Timekeeper& keeper);
   void deliver_in_order(std::uint64_t number, std::vector<BoxedBatch> batches, Timekeeper& keeper);
@@ -124,6 +127,8 @@ class StageRunner {
   RunState& state_;
   Account account_;
   Retries retries_;
+  LogLimit rejected_lines_;
+  LogLimit given_up_lines_;
   std::vector<std::unique_ptr<Instance>> instances_;
   std::vector<Reader> readers_;
   StageRunner* fused_ = nullptr;  ///< the only reader, if nothing stands between: the usual case
@@ -132,6 +137,9 @@ class StageRunner {
   std::unique_ptr<BatchQueue> queue_;
   std::unique_ptr<DeadLetters> dead_letters_;
   std::atomic<bool> failed_{false};
+  /// Not required, and the last batch was given up: until one is taken, each gets one attempt, and
+  /// the queue drops what finds it full.
+  std::atomic<bool> down_{false};
 
   // With several workers: what they made, until it is its turn.
   std::mutex order_mutex_;
