@@ -1,5 +1,6 @@
 #include "run/pipeline.h"
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <system_error>
@@ -59,6 +60,16 @@ class Descriptor {
   int fd_;
 };
 
+/// Whether a stage writes to standard output, which is what a path of "-" means in every plugin.
+bool prints(const Plan& plan) {
+  return std::ranges::any_of(plan.stages, [](const Plan::Stage& stage) {
+    return stage.kind == StageKind::sink &&
+           std::ranges::any_of(stage.entries, [](const ConfigEntry& entry) {
+             return entry.value.text() != nullptr && *entry.value.text() == "-";
+           });
+  });
+}
+
 void name_thread(const std::string& stage) {
   // The kernel keeps 15 characters.
   pthread_setname_np(pthread_self(), stage.substr(0, 15).c_str());
@@ -67,7 +78,11 @@ void name_thread(const std::string& stage) {
 }  // namespace
 
 Pipeline::Pipeline(const Plan& plan, const RunOptions& options, Logger& logger)
-    : plan_(plan), options_(options), logger_(logger), state_(logger, options.data_folder) {
+    : plan_(plan),
+      options_(options),
+      logger_(logger),
+      progress_(logger.on_terminal() && !(::isatty(STDOUT_FILENO) != 0 && prints(plan))),
+      state_(logger, options.data_folder) {
   for (const Plan::Stage& stage : plan.stages) {
     runners_.push_back(std::make_unique<StageRunner>(stage, state_));
   }
@@ -275,7 +290,7 @@ void Pipeline::tell_supervisor(bool now) {
 void Pipeline::show_progress() {
   constexpr std::chrono::milliseconds kPeriod{200};
   const auto time = std::chrono::steady_clock::now();
-  if (!logger_.on_terminal() || time - shown_ < kPeriod) return;
+  if (!progress_ || time - shown_ < kPeriod) return;
   shown_ = time;
   StageRunner::Progress sum;
   bool finite = false;

@@ -71,6 +71,7 @@ class Pipeline {
   const Plan& plan_;
   const RunOptions options_;
   Logger& logger_;
+  const bool progress_;  ///< there is a terminal for it
   RunState state_;
   std::vector<std::unique_ptr<StageRunner>> runners_;
   std::atomic<std::size_t> threads_left_{0};
