@@ -53,6 +53,34 @@ on_reject = { file = "dead.jsonl" }
   EXPECT_EQ(r.spec.stages[0].options.at(0).key, "file");
 }
 
+TEST(PipelineFileTest, TableOfTextsTakesDottedKeysNumbersAndSettings) {
+  struct Options {
+    std::map<std::string, std::string> kafka;
+  };
+  const Read r = read(R"([stage.changes]
+use = "x"
+kafka.security.protocol = "ssl"
+kafka."linger.ms" = 5
+kafka.acks = true
+kafka.ratio = 0.5
+kafka."sasl.mechanism" = "GSSAPI"
+)",
+                      {}, {{"changes.kafka.sasl.mechanism=PLAIN"}, {"changes.kafka.retries=3"}});
+  ASSERT_TRUE(r.report.empty()) << r.report.text();
+  const std::vector<OptionSpec> specs = {option<&Options::kafka>("kafka", "properties")};
+  Options options;
+  Report report = r.report;
+  EXPECT_TRUE(bind_options(r.spec.stages.at(0).options, specs, &options, "stage 'changes'", {}, {},
+                           true, report))
+      << report.text();
+  EXPECT_EQ(options.kafka, (std::map<std::string, std::string>{{"security.protocol", "ssl"},
+                                                               {"linger.ms", "5"},
+                                                               {"acks", "true"},
+                                                               {"ratio", "0.5"},
+                                                               {"sasl.mechanism", "PLAIN"},
+                                                               {"retries", "3"}}));
+}
+
 TEST(PipelineFileTest, EveryMistakeIsReportedInOneGo) {
   const Read r = read(R"([pipeline]
 nmae = "x"
