@@ -31,6 +31,8 @@ using std::chrono::steady_clock;
 constexpr seconds kTrialTime{30};
 /// What a pipeline gets beyond its own drain deadline before it is killed.
 constexpr seconds kGrace{5};
+/// So often in a row a new configuration may fail to come up before it gives way to an old one.
+constexpr int kTries = 3;
 /// A pipeline that has run so long starts again without a long pause.
 constexpr seconds kStable{60};
 
@@ -318,9 +320,11 @@ void Supervisor::worker_ended(const ProcessEnd& end) {
   next_ = worker->handover();
   if (steady_clock::now() - worker_since_ >= kStable) failures_ = 0;
   logger_.log(LogLevel::error, {}, why);
-  const bool unfit = !worker->is_up() && end.exited_with(static_cast<int>(Exit::usage));
+  const bool unfit = !worker->is_up() &&
+                     (end.exited_with(static_cast<int>(Exit::usage)) || failures_ + 1 >= kTries);
   if (unfit && good_ && good_->config.generation != next_->config.generation) {
     next_ = good_;
+    failures_ = 0;
     start_at_ = steady_clock::now();
     logger_.log(LogLevel::info, {},
                 fmt::format("going back to generation {}", good_->config.generation));
