@@ -185,7 +185,9 @@ Exit Pipeline::run() {
   try {
     admin = start_admin();
   } catch (const std::exception& error) {
-    logger_.log(LogLevel::error, {}, fmt::format("--admin: {}", error.what()));
+    const std::string what = fmt::format("--admin: {}", error.what());
+    logger_.log(LogLevel::error, {}, what);
+    if (options_.control) options_.control->error(what);
     return Exit::usage;
   }
 
