@@ -73,7 +73,9 @@ int graph_command(const std::vector<std::string>& arguments) {
       {"text", GraphFormat::text}, {"dot", GraphFormat::dot}, {"mermaid", GraphFormat::mermaid}};
   const auto format = kFormats.find(map["format"].as<std::string>());
   if (format == kFormats.end()) throw UsageError("--format: expected text, dot or mermaid");
-  const std::string file = files_from(map, "graph").front();
+  const std::vector<std::string> files = files_from(map, "graph");
+  if (files.size() != 1) throw UsageError("millrace graph takes one pipeline file");
+  const std::string& file = files.front();
 
   // A picture needs no secrets.
   Variables variables = variables_from(map);

@@ -36,8 +36,7 @@ void tell(const Report& report, const std::string& file, Logger& logger) {
     return;
   }
   for (const Report::Entry& entry : report.entries()) {
-    std::string message = fmt::format("{}:{}:{}: {}", report.source_name(entry.at.source),
-                                      entry.at.line, entry.at.column, entry.message);
+    std::string message = report.place(entry.at) + ": " + entry.message;
     if (!entry.expected.empty()) message += fmt::format("; expected {}", entry.expected);
     if (!entry.meant.empty()) message += fmt::format("; did you mean '{}'?", entry.meant);
     logger.log(LogLevel::error, {}, message);

@@ -11,6 +11,7 @@
 namespace millrace::host {
 
 Position Plan::Stage::option_at(const std::string& option) const {
+  if (option == "on_reject" && host.reject_at.line != 0) return host.reject_at;
   const ConfigEntry* entry = option.empty() ? nullptr : find(entries, option);
   return entry != nullptr ? entry->value.at : at;
 }

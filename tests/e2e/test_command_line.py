@@ -129,6 +129,8 @@ def test_a_plugin_that_is_not_named_is_never_opened(tmp_path):
     ((), "millrace run FILE"), (("rnu",), "did you mean 'run'?"), (("run",), "takes one pipeline file"),
     (("run", "x.toml", "--dran", "1s"), "did you mean --drain?"), (("run", "x.toml", "--drain", "1"), "a duration"),
     (("run", "/nonexistent.toml"), "No such file"), (("run", "/tmp"), "it is a folder"),
+    (("graph", "a.toml", "b.toml"), "takes one pipeline file"), (("version", "x"), "takes no arguments"),
+    (("--version", "x"), "takes no arguments"),
     (("check",), "takes a pipeline file"), (("plugins", "split-memroy"), "did you mean 'split-memory'?"),
     (("graph", "x", "--format", "png"), "text, dot or mermaid")])
 def test_usage_errors_end_with_2(arguments, words):
@@ -173,3 +175,22 @@ def test_json_log_is_json_on_every_line(tmp_path):
     bad = run("run", path, "--log-format", "json", "--var", "CAPTURE=/nonexistent")
     assert bad.returncode == 2
     assert "no file '/nonexistent'" in json.loads(bad.stderr.splitlines()[0])["message"]
+    missing = run("run", tmp_path / "none.toml", "--log-format", "json")
+    assert json.loads(missing.stderr)["message"].startswith(f"{tmp_path}/none.toml: cannot read")
+
+
+def test_a_file_for_dead_letters_that_cannot_be_opened_is_told_where_it_stands(tmp_path):
+    path = pipeline(tmp_path, CAPTURE, '[stage.x]\nuse = "good"\nfrom = "capture"\n'
+                    'on_reject = { file = "/nonexistent/dead.jsonl" }\n')
+    result = run("run", path, "--plugins", TEST_PLUGINS, "--var", f"CAPTURE={SAMPLE}")
+    assert result.returncode == 2
+    line = path.read_text(encoding="utf-8").splitlines().index('on_reject = { file = "/nonexistent/dead.jsonl" }') + 1
+    assert f"{path}:{line}:13: error: the file for dead letters" in result.stderr, result.stderr
+
+
+def test_the_summary_is_in_line_for_long_names(tmp_path):
+    path = pipeline(tmp_path, CAPTURE, '[stage.a-name-of-more-than-16-characters]\nuse = "good"\nfrom = "capture"\n')
+    result = run("run", path, "--plugins", TEST_PLUGINS, "--var", f"CAPTURE={SAMPLE}")
+    table = result.stderr.splitlines()[-3:]
+    assert [line.split()[0] for line in table] == ["stage", "capture", "a-name-of-more-than-16-characters"]
+    assert len({len(line) for line in table}) == 1, result.stderr
