@@ -69,6 +69,10 @@ void probe(const Plan& plan, Report& report);
 /// at queues. Returns what is wrong with `text`, or nothing.
 [[nodiscard]] std::optional<std::string> cut(Plan& plan, const std::string& text);
 
+/// The same as far as the names of the file's stages tell it, before any plugin is loaded.
+[[nodiscard]] std::optional<std::string> check_cut(const std::string& text,
+                                                   const std::vector<std::string>& stages);
+
 /// `millrace graph`.
 enum class GraphFormat : std::uint8_t { text, dot, mermaid };
 [[nodiscard]] std::string draw(const Plan& plan, GraphFormat format);
