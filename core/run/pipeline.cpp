@@ -321,12 +321,7 @@ void Pipeline::force_end(const std::string& why) {
     std::this_thread::sleep_for(std::chrono::seconds(2));
     ::_exit(static_cast<int>(Exit::forced));
   }).detach();
-  std::string stuck;
-  for (const auto& runner : runners_) {
-    if (const std::string text = runner->at_work(); !text.empty()) {
-      stuck += (stuck.empty() ? "" : ", ") + text;
-    }
-  }
+  const std::string stuck = at_work();
   const std::string what = fmt::format("{}: ending now; still at work: {}", why,
                                        stuck.empty() ? "nothing, data waits in queues" : stuck);
   logger_.progress({});
@@ -334,6 +329,16 @@ void Pipeline::force_end(const std::string& why) {
   if (options_.control) options_.control->error(what);
   print_summary();
   ::_exit(static_cast<int>(Exit::forced));
+}
+
+std::string Pipeline::at_work() const {
+  std::string names;
+  for (const auto& runner : runners_) {
+    if (const std::string text = runner->at_work(); !text.empty()) {
+      names += (names.empty() ? "" : ", ") + text;
+    }
+  }
+  return names;
 }
 
 void Pipeline::print_summary() {

@@ -331,9 +331,11 @@ void StageRunner::set_aside(std::string_view reason, const BatchBase& rejected) 
       fail(fmt::format("rejected {} items: {}", items, reason));
       return;
   }
-<<<<<<< HEAD
-  state_.surroundings.logger.log(LogLevel::warning, plan_.name,
-                                 fmt::format("rejected {} items: {}", items, reason));
+  if (const auto more = rejected_lines_.admit(items)) {
+    state_.surroundings.logger.log(
+        LogLevel::warning, plan_.name,
+        fmt::format("rejected {} items: {}{}", items, reason, and_more(*more)));
+  }
 }
 
 void StageRunner::reject_late(std::string_view reason, BatchBase& items) {
@@ -343,13 +345,6 @@ void StageRunner::reject_late(std::string_view reason, BatchBase& items) {
     fail(fmt::format("{} (while setting rejected items aside)", failure.what()));
   }
   items.receipt.resolve(failed_ ? Outcome::failed : Outcome::done);
-=======
-  if (const auto more = rejected_lines_.admit(positions.size())) {
-    state_.surroundings.logger.log(
-        LogLevel::warning, plan_.name,
-        fmt::format("rejected {} items: {}{}", positions.size(), error.what(), and_more(*more)));
-  }
->>>>>>> host
 }
 
 void StageRunner::fail(const std::string& what) {
