@@ -48,7 +48,7 @@ int check_command(const std::vector<std::string>& arguments) {
         report.add({}, fmt::format("--stages {}: {}", part, *wrong));
       }
     }
-    if (report.empty() && map.count("probe") != 0) probe(plan, report);
+    if (report.empty() && map.count("probe") != 0) probe(plan, data_folder(), report);
     if (report.empty()) {
       std::cerr << fmt::format("{}: ok, {} stages\n", file, plan.stages.size());
     } else {

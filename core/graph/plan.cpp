@@ -357,10 +357,10 @@ Plan make_plan(const PipelineSpec& spec, Registry& registry, Report& report) {
   return Planner(spec, registry, report).plan();
 }
 
-void probe(const Plan& plan, Report& report) {
+void probe(const Plan& plan, const std::filesystem::path& data_folder, Report& report) {
   for (const Plan::Stage& stage : plan.stages) {
     if (!stage.descriptor->probe) continue;
-    Findings findings;
+    Findings findings(data_folder);
     ask(stage, "looking whether it can work here", report,
         [&] { stage.descriptor->probe(stage.options.get(), findings); });
     for (const auto& finding : findings.list()) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -61,8 +62,9 @@ struct Plan {
 [[nodiscard]] std::optional<Plan::Stage> make_provider_plan(const PipelineSpec& spec,
                                                             Registry& registry, Report& report);
 
-/// Asks every stage whether its options can work on this machine now (StageDescriptor::probed).
-void probe(const Plan& plan, Report& report);
+/// Asks every stage whether its options can work on this machine now (StageDescriptor::probed),
+/// with this data folder of the installation.
+void probe(const Plan& plan, const std::filesystem::path& data_folder, Report& report);
 
 /// Leaves the stages `text` names: "..q" what feeds the queue stage q and its taking half, "q.."
 /// its giving half and what that feeds, "a..b" from one to the other. What is cut off must be cut
