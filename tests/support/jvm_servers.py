@@ -98,17 +98,39 @@ class JvmServer(Server):
 
 
 class Kafka(JvmServer):
-    """One node, broker and controller (KRaft). Topics are made when they are first used."""
+    """One node, broker and controller (KRaft). Topics are made when they are first used. Beside the plain port there are
+    two for the user `millrace` (mechanism PLAIN), the second with TLS, whose certificate is signed by itself."""
     name = "kafka"
-    ports = ("port", "controller")
+    packages = {**JvmServer.packages, "/usr/bin/openssl": "openssl"}
+    ports = ("port", "controller", "sasl_plaintext", "sasl_ssl")
+    password = "only for tests"
+
+    @property
+    def certificate(self) -> pathlib.Path:
+        return self.data / "conf/certificate.pem"
+
+    def at(self, port: str) -> str:
+        return f"127.0.0.1:{self.state['ports'][port]}"
 
     def prepare(self):
         controller = self.state["ports"]["controller"]
         conf = self.data / "conf"
         conf.mkdir(exist_ok=True)
+        if not (conf / "identity.pem").exists():
+            self.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=kafka", "-addext",
+                      "subjectAltName=IP:127.0.0.1", "-keyout", str(conf / "key.pem"), "-out", str(self.certificate)])
+            (conf / "identity.pem").write_text((conf / "key.pem").read_text(encoding="ascii") +
+                                               self.certificate.read_text(encoding="ascii"), encoding="ascii")
+        login = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_millrace="{self.password}";'
         (conf / "server.properties").write_text("\n".join([
             "process.roles=broker,controller", "node.id=1", f"controller.quorum.voters=1@127.0.0.1:{controller}",
-            f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}",
+            f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller},"
+            f"SASL_PLAINTEXT://{self.at('sasl_plaintext')},SASL_SSL://{self.at('sasl_ssl')}",
+            "listener.security.protocol.map=" + ",".join(
+                f"{name}:{name}" for name in ("PLAINTEXT", "SASL_PLAINTEXT", "SASL_SSL")) + ",CONTROLLER:PLAINTEXT",
+            "sasl.enabled.mechanisms=PLAIN", f"listener.name.sasl_plaintext.plain.sasl.jaas.config={login}",
+            f"listener.name.sasl_ssl.plain.sasl.jaas.config={login}",
+            "ssl.keystore.type=PEM", f"ssl.keystore.location={conf / 'identity.pem'}",
             "controller.listener.names=CONTROLLER", f"log.dirs={self.data / 'data'}", "num.partitions=1",
             "offsets.topic.replication.factor=1", "offsets.topic.num.partitions=1", "transaction.state.log.replication.factor=1",
             "transaction.state.log.min.isr=1", "group.initial.rebalance.delay.ms=0", *self.options, ""]), encoding="utf-8")
