@@ -5,10 +5,8 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
-#include <utility>
 
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
@@ -16,7 +14,6 @@
 #include <openssl/x509v3.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "millrace/error.h"
 
