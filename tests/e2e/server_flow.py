@@ -84,19 +84,33 @@ class Process(Running):
                  path: pathlib.Path = SERVER):
         variables = {"REDIS": services.address["REDIS"], "RABBITMQ": services.address["RABBITMQ"],
                      "MYSQL": services.address["MARIADB"], "LISTEN": "127.0.0.1:0"}
-        command = [path, *(("--stages", part) if part else ())]
+        command = [path, "--admin", "127.0.0.1:0", *(("--stages", part) if part else ())]
         for key, value in variables.items():
             command += ["--var", f"{key}={value}"]
         for key, value in settings.items():
             command += ["--set", f"{key}={value}"]
         super().__init__(folder / f"{name}.log", *command)
 
+    def counted(self, stage: str, name: str) -> int:
+        """What the process has counted so far: a counter of the stage's own, or the host's, like `retried`."""
+        address = urllib.parse.urlparse(self.wait_for(r"health and metrics on (http://\S+)").group(1))
+        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        found = re.search(rf'^millrace_(?:items_{name}_total\{{stage="{stage}"|stage_count_total\{{stage="{stage}",name="{name}")'
+                          r"\} (\d+)$", text, re.M)
+        return int(found.group(1)) if found else 0
+
 
 class Upload:
-    """A client that posts chunks in order, each until it is answered with success, to any of some addresses."""
+    """A client that posts chunks in order, each until it is answered with success, to any of some addresses. It stops in
+    the middle of the chunk of number `hold_at` and waits for `go_on`."""
 
-    def __init__(self, agent: str, bodies: list[bytes], addresses, patience: float = 180):
+    def __init__(self, agent: str, bodies: list[bytes], addresses, patience: float = 180, hold_at: int | None = None):
         self.agent, self.bodies, self.addresses, self.patience = agent, bodies, addresses, patience
+        self.hold_at, self.held, self.go_on = hold_at, threading.Event(), threading.Event()
+        self.address = ""  # where the chunk under way goes
         self.retries = 0
         self.done = 0
         self.error: Exception | None = None
@@ -120,18 +134,27 @@ class Upload:
         except Exception as error:  # told by join
             self.error = error
 
+    def _pieces(self, body: bytes):
+        half = len(body) // 2
+        yield body[:half]
+        if self.done == self.hold_at and not self.go_on.is_set():
+            self.held.set()
+            self.go_on.wait(self.patience)
+        yield body[half:]
+
     def _post(self, body: bytes, chunk: str):
         end = time.monotonic() + self.patience
         attempt = self.done  # so that the receivers take turns
         said = ""
         while time.monotonic() < end:
             addresses = self.addresses()
-            address = urllib.parse.urlparse(addresses[attempt % len(addresses)])
+            self.address = addresses[attempt % len(addresses)]
+            address = urllib.parse.urlparse(self.address)
             attempt += 1
             try:
                 connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
-                connection.request("POST", "/v1/captures", body,
-                                   {"Millrace-Agent": self.agent, "Millrace-Chunk": chunk})
+                connection.request("POST", "/v1/captures", self._pieces(body),
+                                   {"Millrace-Agent": self.agent, "Millrace-Chunk": chunk, "Content-Length": str(len(body))})
                 answer = connection.getresponse()
                 said = f"{answer.status} {answer.read().decode()}"
                 connection.close()

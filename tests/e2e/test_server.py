@@ -6,7 +6,7 @@ import sqlite3
 import time
 
 import pytest
-from captures import as_classic, chunks, synthetic
+from captures import as_classic, chunks, records, synthetic
 from millrace import SHARED, pipeline, run, until
 from server_flow import Process, Services, Upload, need_plugins
 
@@ -40,6 +40,7 @@ class Server:
         self.services = Services(folder / "services", "redis", "rabbitmq", "mariadb")
         self.processes: list[Process] = []
         self.receivers: list[Process] = []
+        self.analysers: list[Process] = []
 
     def start(self, name, part, **settings) -> Process:
         process = Process(self.folder, name, part, self.services, {key.replace("__", "."): value
@@ -54,7 +55,9 @@ class Server:
         return process
 
     def analyser(self, name, **settings) -> Process:
-        return self.start(name, "queue..", **settings)
+        process = self.start(name, "queue..", **settings)
+        self.analysers.append(process)
+        return process
 
     def addresses(self):
         return [receiver.url for receiver in self.receivers if receiver.process.poll() is None]
@@ -142,70 +145,130 @@ def test_all_captures_in_chunks_by_four_clients_give_the_rows_of_standalone(serv
 
 
 PACKETS = int(os.environ.get("MILLRACE_FAULT_PACKETS", "200000"))
+# Longer than an upload stands still: a session whose packets come later than that has ended before.
+DELAY = "45s"
 
 
-@pytest.fixture
-def traffic(tmp_path):
+@pytest.fixture(scope="module")
+def traffic(tmp_path_factory):
     """Four agents' captures and the rows that they must give."""
+    need_plugins()
+    folder = tmp_path_factory.mktemp("traffic")
     captures = {}
     for i in range(CLIENTS):
-        path = tmp_path / f"agent{i}.pcap"
+        path = folder / f"agent{i}.pcap"
         path.write_bytes(synthetic(PACKETS // CLIENTS, PACKETS // CLIENTS // 14, random.Random(i)))
         captures[f"agent{i}"] = path
-    return captures, standalone(tmp_path, captures)
+    return captures, standalone(folder, captures)
 
 
-def kill_an_analyser(server):
-    server.processes[1].kill()
-    server.analyser("analyser-again", queue__delay="15s")
+def counted(processes: list[Process], stage: str, name: str) -> int:
+    """The sum over those that run."""
+    return sum(process.counted(stage, name) for process in processes if process.process.poll() is None)
 
 
-def kill_a_receiver(server):
-    server.receivers[0].kill()
-    server.receiver("receiver-again", queue__delay="15s")
+def release(clients: list[Upload]):
+    """The uploads that stand still go on."""
+    for client in clients:
+        client.go_on.set()
 
 
-def restart(*names):
-    def fault(server):
-        for name in names:
-            server.services.must("kill", name)
-            server.services.must("start", name)
-    return fault
+# A fault: it finds every upload in the middle of a chunk, lets it go on, and returns when what the fault has made
+# necessary is counted.
+
+def kill_an_analyser(server, clients):
+    victim, other = server.analysers
+    # What is claimed from now on cannot be stored, so that the victim has sessions under way.
+    server.services.must("pause", "mariadb")
+    before = victim.counted("claim", "out")
+    release(clients)
+    until(lambda: victim.counted("claim", "out") > before, 120, "sessions that the victim has claimed")
+    victim.kill()
+    server.analyser("analyser-again", queue__delay=DELAY)
+    server.services.must("resume", "mariadb")
+    until(lambda: counted(server.analysers, "claim", "come-back") > 0, 60, f"{other.log}: tickets of the victim")
 
 
-def stop_mariadb_for_30_s(server):
+def kill_a_receiver(server, clients):
+    victim = next(receiver for receiver in server.receivers if receiver.url == clients[0].address)
+    victim.kill()
+    release(clients)
+    until(lambda: clients[0].retries > 0, 60, "the client that posts its chunk again")
+    server.receiver("receiver-again", queue__delay=DELAY)
+
+
+def restart_redis(server, clients):
+    server.services.must("kill", "redis")
+    release(clients)
+    server.services.must("start", "redis")
+    until(lambda: all([process.counted("sessions", "reconnects") > 0 for process in server.receivers] +
+                      [process.counted("claim", "reconnects") > 0 for process in server.analysers]), 120,
+          "four processes that are connected again")
+
+
+def restart_rabbitmq(server, clients):
+    # While it is frozen it confirms nothing of what it is sent.
+    server.services.must("pause", "rabbitmq")
+    release(clients)
+    until(lambda: counted(server.receivers, "queue.in", "messages") > counted(server.receivers, "queue.in", "confirmed"), 60,
+          "messages that are not confirmed")
+    server.services.must("kill", "rabbitmq")
+    server.services.must("start", "rabbitmq")
+    until(lambda: counted(server.receivers, "queue.in", "republished") > 0, 60, "messages published again")
+    until(lambda: all([process.counted("queue.in", "reconnects") > 0 for process in server.receivers] +
+                      [process.counted("queue.out", "reconnects") > 0 for process in server.analysers]), 60,
+          "four processes that are connected again")
+
+
+def restart_mariadb(server, clients):
+    server.services.must("kill", "mariadb")
+    release(clients)
+    server.services.must("start", "mariadb")
+    until(lambda: counted(server.analysers, "store", "reconnected") > 0, 120, "an analyser that is connected again")
+
+
+def stop_mariadb_for_30_s(server, clients):
     server.services.must("stop", "mariadb")
+    release(clients)
     time.sleep(30)  # the fault itself
     server.services.must("start", "mariadb")
+    until(lambda: counted(server.analysers, "store", "reconnected") > 0, 120, "an analyser that is connected again")
 
 
-def poison(server):
+def poison(server, clients):
     for body in ("no tickets", "MRT"):
         server.services.must("rabbitmqctl", "eval", 'rabbit_basic:publish(rabbit_misc:r(<<"/">>, exchange, <<>>), '
                              f'<<"millrace">>, [], <<"{body}">>).')
+    release(clients)
+    until(lambda: counted(server.analysers, "queue.out", "dead") == 2, 60, "two messages that cannot be read")
     until(lambda: server.services.queues().get("millrace.dead") == 2, 60, "two dead letters")
 
 
-FAULTS = {"kill -9 an analyser": kill_an_analyser, "kill -9 a receiver": kill_a_receiver,
-          "restart redis": restart("redis"), "restart rabbitmq": restart("rabbitmq"),
-          "restart mariadb": restart("mariadb"), "stop mariadb for 30 s": stop_mariadb_for_30_s,
-          "a poisoned message": poison}
+FAULTS = {"kill -9 an analyser": kill_an_analyser, "kill -9 a receiver": kill_a_receiver, "restart redis": restart_redis,
+          "restart rabbitmq": restart_rabbitmq, "restart mariadb": restart_mariadb,
+          "stop mariadb for 30 s": stop_mariadb_for_30_s, "a poisoned message": poison}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_session_is_stored_once_through(server, traffic, fault):
     captures, expected = traffic
     for i in range(2):
-        server.receiver(f"receiver{i}", queue__delay="15s")
-        server.analyser(f"analyser{i}", queue__delay="15s")
-    clients = [Upload(name, chunks(path.read_bytes(), random.Random(name), 2000), server.addresses).start()
-               for name, path in captures.items()]
-    until(lambda: sum(client.done for client in clients) * 4 > sum(len(client.bodies) for client in clients), 120,
-          "a quarter of the uploads")
-    FAULTS[fault](server)
+        # However slow the machine is: uploads may stand still, and a broker that is frozen is not given up.
+        server.receiver(f"receiver{i}", queue__delay=DELAY, receive__body_timeout="5min", queue__heartbeat="5min")
+        server.analyser(f"analyser{i}", queue__delay=DELAY, queue__heartbeat="5min")
+    clients = []
+    for name, path in captures.items():
+        bodies = chunks(path.read_bytes(), random.Random(name), 2000)
+        clients.append(Upload(name, bodies, server.addresses, 300, hold_at=len(bodies) // 2).start())
+    until(lambda: all(client.held.is_set() or client.error for client in clients), 120, "half of the uploads")
+    until(lambda: server.count() > 0, 120, "first rows")
+    assert server.count() < len(expected)
+    left = sum(len(records(body)) for client in clients for body in client.bodies[client.done:])
+    assert PACKETS // 4 < left < PACKETS
+    FAULTS[fault](server, clients)
     for client in clients:
         client.join()
-    until(lambda: server.count() >= len(expected), 150, f"{len(expected)} rows; there are {server.count()}")
+    until(lambda: server.count() >= len(expected), 240, f"{len(expected)} rows; there are {server.count()}")
     nothing_is_left(server)
     assert server.rows() == expected
     for process in server.processes:
