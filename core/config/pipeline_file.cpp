@@ -133,7 +133,31 @@ class Reader {
       report_.add(config.at, "[config] does not say which plugin it uses",
                   R"(use = "config-zk" or another config provider)");
     }
+    take_options_of_plugin(config);
     pipeline_.config = std::move(config);
+  }
+
+  /// Sections named after a plugin ([stage.NAME.PLUGIN]) hold what only that plugin takes, so that
+  /// `use` can be changed alone: those of the plugin in use become the stage's options, except
+  /// where the stage says them itself; the others are left out. A plugin's name is told from an
+  /// option's by its hyphen.
+  static void take_options_of_plugin(StageSpec& stage) {
+    const std::string plugin = stage.use.substr(0, stage.use.find('.'));
+    ConfigValue::Table own;
+    ConfigValue::Table of_plugin;
+    for (ConfigEntry& entry : stage.options) {
+      ConfigValue::Table* section =
+          entry.key.find('-') == std::string::npos ? nullptr : entry.value.table();
+      if (section == nullptr) {
+        own.push_back(std::move(entry));
+      } else if (entry.key == plugin) {
+        std::ranges::move(*section, std::back_inserter(of_plugin));
+      }
+    }
+    for (ConfigEntry& entry : of_plugin) {
+      if (find(own, entry.key) == nullptr) own.push_back(std::move(entry));
+    }
+    stage.options = std::move(own);
   }
 
   void read_use(const ConfigValue& value, StageSpec& stage, const char* expected) {
@@ -198,6 +222,7 @@ class Reader {
       report_.add(stage.at, fmt::format("{} does not say which plugin it uses", owner),
                   R"(use = "plugin" or use = "plugin.stage")");
     }
+    take_options_of_plugin(stage);
     pipeline_.stages.push_back(std::move(stage));
   }
 

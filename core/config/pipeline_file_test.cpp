@@ -273,5 +273,27 @@ use = "wrong-abi"
                           HasSubstr("has no stage 'other'"), HasSubstr("plugin ABI 99.0")));
 }
 
+TEST(PipelineFileTest, SectionsNamedAfterPluginsHoldWhatOnlyThoseTake) {
+  const std::string text =
+      "[stage.store]\nuse = \"sink-b.fast\"\nfrom = \"x\"\nsize = 1\n"
+      "[stage.store.sink-a]\npath = \"a\"\n"
+      "[stage.store.sink-b]\npath = \"b\"\nsize = 2\n"
+      "[config]\nuse = \"config-a\"\n[config.config-a]\nnode = \"n\"\n[config.config-b]\nno = 1\n";
+  Report report;
+  const PipelineSpec spec = read_pipeline_text("file", text, Variables(), {}, report);
+  EXPECT_TRUE(report.empty()) << report.text();
+  ASSERT_EQ(spec.stages.size(), 1U);
+  const ConfigValue::Table& options = spec.stages[0].options;
+  ASSERT_EQ(options.size(), 2U);
+  EXPECT_EQ(options[0].key, "size");
+  EXPECT_EQ(std::get<std::int64_t>(options[0].value.value), 1) << "the stage's own word wins";
+  EXPECT_EQ(options[1].key, "path");
+  EXPECT_EQ(*options[1].value.text(), "b");
+  EXPECT_EQ(options[1].value.at.line, 8);
+  ASSERT_TRUE(spec.config);
+  ASSERT_EQ(spec.config->options.size(), 1U);
+  EXPECT_EQ(spec.config->options[0].key, "node");
+}
+
 }  // namespace
 }  // namespace millrace::host

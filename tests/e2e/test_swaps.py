@@ -1,5 +1,5 @@
-"""A backend is swapped by its `use` line, and by its address where that is of another kind: the shipped server file runs
-with each, and each time the rows are those that the standalone file gives for the same capture."""
+"""A backend is swapped by its `use` line: the shipped server file runs with each, and each time the rows are those that
+the standalone file gives for the same capture."""
 from __future__ import annotations
 
 import json
@@ -55,6 +55,7 @@ class Case:
     def __init__(self, folder: pathlib.Path, backends: Backends):
         self.folder, self.backends = folder, backends
         self.address = dict(NOBODY)
+        self.variables: dict[str, str] = {}
         self.text = SERVER.read_text(encoding="utf-8")
         self.settings = {"sessions.delay": "1s", "queue.delay": "1s"}
         self.rows = None
@@ -65,11 +66,6 @@ class Case:
         plugin = new.split(".")[0]
         if not (BUILD / f"lib/millrace/plugins/{plugin}.so").exists():
             pytest.skip(f"not built, a library is not installed: {plugin}")
-
-    def addressed(self, **lines: str):
-        """The last stage's own options: these in place of the address and `create` of a database."""
-        head, _, _ = self.text.partition('server = "${MYSQL')
-        self.text = head + "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
 
     def redis_rabbit(self):
         for name in ("redis", "rabbitmq"):
@@ -90,14 +86,14 @@ class Case:
     def sink_postgres(self):
         self.use("sink-mysql", "sink-postgres")
         services = self.backends.server("postgres")
-        self.address["MARIADB"] = services.address["POSTGRES"]
+        self.variables["POSTGRES"] = services.address["POSTGRES"]
         services.psql("DROP TABLE IF EXISTS sessions CASCADE")
         self.rows = lambda: services.psql("SELECT session, packets, label FROM sessions_readable")
 
     def sink_sqlite(self):
         self.use("sink-mysql", "sink-sqlite")
         database = self.folder / "swapped.db"
-        self.addressed(path=str(database))
+        self.variables["DATABASE"] = str(database)
 
         def rows():
             with sqlite3.connect(database) as connection:
@@ -107,7 +103,7 @@ class Case:
     def sink_file(self):
         self.use("sink-mysql", "sink-file")
         out = self.folder / "swapped.jsonl"
-        self.addressed(path=str(out))
+        self.variables["OUT"] = str(out)
         self.rows = lambda: [] if not out.exists() else self.of_json(out.read_text(encoding="utf-8").splitlines())
 
     def sink_kafka(self):
@@ -116,7 +112,7 @@ class Case:
             pytest.skip("kcat is not installed (package kcat)")
         brokers = self.backends.server("kafka").address["KAFKA"]
         topic = self.folder.name
-        self.addressed(brokers=brokers, topic=topic)
+        self.variables.update(KAFKA=brokers, TOPIC=topic)
 
         def rows():
             done = subprocess.run(["kcat", "-C", "-b", brokers, "-t", topic, "-o", "beginning", "-e", "-q"],
@@ -134,7 +130,7 @@ class Case:
 
     def model_http(self):
         self.use("model-torch", "model-http")
-        self.settings["model.url"] = self.backends.service().url
+        self.variables["MODEL_URL"] = self.backends.service().url
 
 
 @pytest.fixture(scope="module", name="backends")
@@ -168,6 +164,8 @@ def test_the_server_file_gives_the_same_rows(model, sink, store, backends, expec
     case = Case(tmp_path, backends)
     for swap in (store, sink, model):
         getattr(case, swap)()
+    for name, value in case.variables.items():
+        monkeypatch.setenv(name, value)
     case.settings["model.min_confidence"] = "0.0"  # no class of the sample is sure: so that there are labels to compare
     server = Process(tmp_path, "server", "", case, case.settings, pipeline(tmp_path, case.text))
     url = server.wait_for(r"listening on (http://\S+)").group(1)
