@@ -27,7 +27,9 @@ int check_command(const std::vector<std::string>& arguments) {
   options.add_options()("probe",
                         "also look whether the options can work here and now: interfaces, filters");
   options.add(file_options());
-  const po::variables_map map = parse(arguments, options, "file", supervised_option());
+  po::options_description hidden = supervised_option();
+  hidden.add_options()("stages", po::value<std::string>());
+  const po::variables_map map = parse(arguments, options, "file", hidden);
   if (map.count("help") != 0) {
     std::cout << options;
     return 0;
@@ -39,8 +41,14 @@ int check_command(const std::vector<std::string>& arguments) {
   for (const std::string& file : files_from(map, "check")) {
     Report report;
     const PipelineSpec spec = read_file_of(map, file, variables, report);
-    const Plan plan = make_plan(spec, registry, report);
-    if (report.empty() && map.count("probe") != 0) probe(plan, report);
+    Plan plan = make_plan(spec, registry, report);
+    if (report.empty() && map.count("stages") != 0) {
+      const auto& part = map["stages"].as<std::string>();
+      if (const auto wrong = cut(plan, part)) {
+        report.add({}, fmt::format("--stages {}: {}", part, *wrong));
+      }
+    }
+    if (report.empty() && map.count("probe") != 0) probe(plan, data_folder(), report);
     if (report.empty()) {
       std::cerr << fmt::format("{}: ok, {} stages\n", file, plan.stages.size());
     } else {
@@ -65,7 +73,9 @@ int graph_command(const std::vector<std::string>& arguments) {
       {"text", GraphFormat::text}, {"dot", GraphFormat::dot}, {"mermaid", GraphFormat::mermaid}};
   const auto format = kFormats.find(map["format"].as<std::string>());
   if (format == kFormats.end()) throw UsageError("--format: expected text, dot or mermaid");
-  const std::string file = files_from(map, "graph").front();
+  const std::vector<std::string> files = files_from(map, "graph");
+  if (files.size() != 1) throw UsageError("millrace graph takes one pipeline file");
+  const std::string& file = files.front();
 
   // A picture needs no secrets.
   Variables variables = variables_from(map);

@@ -29,7 +29,11 @@ constexpr std::string_view kUsage = R"(millrace: runs pipelines of plugins
 'millrace COMMAND --help' tells a command's options.
 )";
 
-int version_command(const std::vector<std::string>& /*arguments*/) {
+int version_command(const std::vector<std::string>& arguments) {
+  if (!arguments.empty()) {
+    throw millrace::host::UsageError(
+        fmt::format("millrace version takes no arguments, but got '{}'", arguments.front()));
+  }
   std::cout << fmt::format("millrace {}\nplugin ABI {}.{}\n{}\n", MILLRACE_VERSION,
                            millrace::kAbiMajor, millrace::kAbiMinor, MILLRACE_FINGERPRINT);
   return 0;
@@ -46,7 +50,9 @@ int main_command(const std::vector<std::string>& arguments) {
     (arguments.empty() ? std::cerr : std::cout) << kUsage;
     return arguments.empty() ? static_cast<int>(Exit::usage) : 0;
   }
-  if (arguments[0] == "--version") return version_command({});
+  if (arguments[0] == "--version") {
+    return version_command({arguments.begin() + 1, arguments.end()});
+  }
   const auto command = kCommands.find(arguments[0]);
   if (command == kCommands.end()) {
     std::vector<std::string> names;
@@ -69,6 +75,9 @@ int main(int count, char** values) {
     return static_cast<int>(millrace::host::Exit::usage);
   } catch (const std::exception& error) {
     std::cerr << "millrace: " << error.what() << '\n';
+    return static_cast<int>(millrace::host::Exit::failed);
+  } catch (...) {
+    std::cerr << "millrace: a plugin threw something that is no std::exception\n";
     return static_cast<int>(millrace::host::Exit::failed);
   }
 }

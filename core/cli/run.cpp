@@ -36,11 +36,30 @@ void tell(const Report& report, const std::string& file, Logger& logger) {
     return;
   }
   for (const Report::Entry& entry : report.entries()) {
-    std::string message = fmt::format("{}:{}:{}: {}", report.source_name(entry.at.source),
-                                      entry.at.line, entry.at.column, entry.message);
+    std::string message = report.place(entry.at) + ": " + entry.message;
     if (!entry.expected.empty()) message += fmt::format("; expected {}", entry.expected);
     if (!entry.meant.empty()) message += fmt::format("; did you mean '{}'?", entry.meant);
     logger.log(LogLevel::error, {}, message);
+  }
+}
+
+/// What a process for each configuration would find wrong again and again.
+void check_arguments(const po::variables_map& map, const PipelineSpec& spec) {
+  if (map.count("stages") != 0) {
+    std::vector<std::string> names;
+    for (const StageSpec& stage : spec.stages) names.push_back(stage.name);
+    const auto& part = map["stages"].as<std::string>();
+    if (const auto wrong = check_cut(part, names)) {
+      throw UsageError(fmt::format("--stages {}: {}", part, *wrong));
+    }
+  }
+  if (map.count("user") != 0) {
+    const auto& user = map["user"].as<std::string>();
+    try {
+      Privileges::check(user);
+    } catch (const std::exception& error) {
+      throw UsageError(fmt::format("--user {}: {}", user, error.what()));
+    }
   }
 }
 
@@ -49,6 +68,7 @@ int supervise(const std::vector<std::string>& arguments, const po::variables_map
               const PipelineSpec& spec, const RunOptions& run_options, Logger& logger,
               Report& report) {
   const std::string file = map["file"].as<std::vector<std::string>>().front();
+  check_arguments(map, spec);
   Registry registry = registry_from(map);
   const auto provider = make_provider_plan(spec, registry, report);
   if (!report.empty() || !provider) {
@@ -67,6 +87,9 @@ int supervise(const std::vector<std::string>& arguments, const po::variables_map
     for (const std::string& value : map[name].as<std::vector<std::string>>()) {
       options.check_arguments.push_back(fmt::format("--{}={}", name, value));
     }
+  }
+  if (map.count("stages") != 0) {
+    options.check_arguments.push_back("--stages=" + map["stages"].as<std::string>());
   }
   Supervisor supervisor(*provider, std::move(options), logger);
   const Exit exit = supervisor.run(report);
@@ -108,7 +131,14 @@ int run_command(const std::vector<std::string>& arguments) {
   RunOptions run_options;
   run_options.drain = duration_from("drain", map["drain"].as<std::string>());
   run_options.data_folder = data_folder();
-  if (map.count("admin") != 0) run_options.admin = map["admin"].as<std::string>();
+  if (map.count("admin") != 0) {
+    run_options.admin = map["admin"].as<std::string>();
+    try {
+      Admin::check(run_options.admin);
+    } catch (const std::exception& error) {
+      throw UsageError(fmt::format("--admin {}: {}", run_options.admin, error.what()));
+    }
+  }
   run_options.summary = map.count("no-summary") == 0;
   Logger logger = make_logger(map);
   // A reader of our output that goes away is an error of the stage that writes, not an end by
@@ -122,6 +152,10 @@ int run_command(const std::vector<std::string>& arguments) {
     if (run_options.control) run_options.control->error(report.text());
     return static_cast<int>(Exit::usage);
   };
+  const auto usage_error = [&](std::string what) {
+    if (run_options.control) run_options.control->error(what);
+    return UsageError(std::move(what));
+  };
   const PipelineSpec spec = read_file_of(map, file, variables_from(map), report);
   if (spec.config && !run_options.control) {
     if (report.empty()) return supervise(arguments, map, spec, run_options, logger, report);
@@ -133,14 +167,14 @@ int run_command(const std::vector<std::string>& arguments) {
   if (map.count("stages") != 0) {
     const auto& part = map["stages"].as<std::string>();
     if (const auto wrong = cut(plan, part)) {
-      throw UsageError(fmt::format("--stages {}: {}", part, *wrong));
+      throw usage_error(fmt::format("--stages {}: {}", part, *wrong));
     }
   }
   if (map.count("user") != 0) {
     try {
       run_options.privileges = Privileges(map["user"].as<std::string>());
     } catch (const std::exception& error) {
-      throw UsageError(fmt::format("--user {}: {}", map["user"].as<std::string>(), error.what()));
+      throw usage_error(fmt::format("--user {}: {}", map["user"].as<std::string>(), error.what()));
     }
   }
   Pipeline pipeline(plan, run_options, logger);

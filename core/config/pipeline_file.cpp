@@ -81,7 +81,7 @@ class Reader {
         read_config(entry);
       } else {
         report_.add(entry.key_at, fmt::format("'{}' has no meaning here", entry.key),
-                    "[pipeline] or [stage.NAME]",
+                    "[pipeline], [config] or [stage.NAME]",
                     nearest(entry.key, {"pipeline", "stage", "config"}));
       }
     }
@@ -236,6 +236,7 @@ class Reader {
 
   void read_on_reject(const ConfigValue& value, StageSpec& stage) {
     constexpr std::string_view kExpected = R"("count", "stop" or { file = "dead-letters.jsonl" })";
+    stage.host.reject_at = value.at;
     if (any_unresolved(value)) return;
     if (const auto* table = value.table()) {
       const ConfigEntry* file = find(*table, "file");
@@ -255,7 +256,7 @@ class Reader {
     } else {
       report_.add(value.at, fmt::format("{} cannot be 'on_reject'", to_text(value)),
                   std::string(kExpected),
-                  text == nullptr ? std::string() : nearest(*text, {"count", "stop", "file"}));
+                  text == nullptr ? std::string() : nearest(*text, {"count", "stop"}));
     }
   }
 

@@ -34,6 +34,7 @@ struct HostOptions {
   std::optional<QueueOptions> queue{};
   OnReject on_reject = OnReject::count;
   std::filesystem::path reject_file{};
+  Position reject_at{};  ///< where `on_reject` is said
 };
 
 /// The specs behind HostOptions and QueueOptions, for help; `queue` and `on_reject` are read by

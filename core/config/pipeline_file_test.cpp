@@ -53,6 +53,54 @@ on_reject = { file = "dead.jsonl" }
   EXPECT_EQ(r.spec.stages[0].options.at(0).key, "file");
 }
 
+TEST(PipelineFileTest, TableOfTextsTakesDottedKeysNumbersAndSettings) {
+  struct Options {
+    std::map<std::string, std::string> kafka;
+  };
+  const Read r = read(R"([stage.changes]
+use = "x"
+kafka.security.protocol = "ssl"
+kafka."linger.ms" = 5
+kafka.acks = true
+kafka.ratio = 0.5
+kafka."sasl.mechanism" = "GSSAPI"
+)",
+                      {}, {{"changes.kafka.sasl.mechanism=PLAIN"}, {"changes.kafka.retries=3"}});
+  ASSERT_TRUE(r.report.empty()) << r.report.text();
+  const std::vector<OptionSpec> specs = {option<&Options::kafka>("kafka", "properties")};
+  Options options;
+  Report report = r.report;
+  EXPECT_TRUE(bind_options(r.spec.stages.at(0).options, specs, &options, "stage 'changes'", {}, {},
+                           true, report))
+      << report.text();
+  EXPECT_EQ(options.kafka, (std::map<std::string, std::string>{{"security.protocol", "ssl"},
+                                                               {"linger.ms", "5"},
+                                                               {"acks", "true"},
+                                                               {"ratio", "0.5"},
+                                                               {"sasl.mechanism", "PLAIN"},
+                                                               {"retries", "3"}}));
+}
+
+TEST(PipelineFileTest, NothingOfABinaryFileReachesTheTerminal) {
+  const Read r = read("[stage.a]\nuse = \"x\"\nfile = \"\x1b[31m\x07 \xc2\x9b\"\n\x01\x7f = 1\n");
+  const std::string text = r.report.text();
+  EXPECT_THAT(text, HasSubstr("p.toml:3:"));
+  for (const char c : text) {
+    EXPECT_TRUE(c == '\n' || c == '\t' || (static_cast<unsigned char>(c) >= 0x20 && c != '\x7f'))
+        << static_cast<int>(c);
+  }
+  EXPECT_EQ(text.find("\xc2\x9b"), std::string::npos);
+}
+
+TEST(PipelineFileTest, SuggestsNothingSilly) {
+  const Read r =
+      read("[stage.a]\nuse = \"x\"\non_reject = \"file\"\n[conf]\n[stage.b]\nuse = 3x\n");
+  EXPECT_THAT(r.report.text(), HasSubstr("or { file = "));
+  EXPECT_THAT(r.report.text(), HasSubstr("expected [pipeline], [config] or [stage.NAME]"));
+  EXPECT_EQ(r.report.text().find("did you mean 'file'"), std::string::npos) << r.report.text();
+  EXPECT_EQ(r.report.text().find("error: Error"), std::string::npos) << r.report.text();
+}
+
 TEST(PipelineFileTest, EveryMistakeIsReportedInOneGo) {
   const Read r = read(R"([pipeline]
 nmae = "x"

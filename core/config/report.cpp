@@ -6,6 +6,23 @@
 
 namespace millrace::host {
 
+namespace {
+
+/// Text of a file that may hold anything, without what would control a terminal; every byte keeps
+/// its place.
+std::string printable(std::string_view text) {
+  std::string out(text);
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(out[i]);
+    if ((byte < 0x20 && byte != '\t' && byte != '\n') || byte == 0x7f) out[i] = '?';
+    // U+0080 to U+009F in UTF-8.
+    if (i > 0 && byte >= 0x80 && byte < 0xa0 && text[i - 1] == '\xc2') out[i - 1] = out[i] = '?';
+  }
+  return out;
+}
+
+}  // namespace
+
 std::uint32_t Report::add_source(std::string name, std::string text) {
   sources_.push_back({std::move(name), std::move(text)});
   return static_cast<std::uint32_t>(sources_.size() - 1);
@@ -28,6 +45,11 @@ std::string_view Report::line(Position at) const {
   return rest;
 }
 
+std::string Report::place(Position at) const {
+  const std::string& name = sources_.at(at.source).name;
+  return at.line == 0 ? name : fmt::format("{}:{}:{}", name, at.line, at.column);
+}
+
 std::string Report::text() const {
   std::vector<const Entry*> ordered;
   for (const Entry& entry : entries_) ordered.push_back(&entry);
@@ -36,10 +58,8 @@ std::string Report::text() const {
   std::string out;
   for (const Entry* entry : ordered) {
     const Position at = entry->at;
-    out += sources_[at.source].name;
-    if (at.line != 0) out += fmt::format(":{}:{}", at.line, at.column);
-    out += fmt::format(": error: {}\n", entry->message);
-    if (const std::string_view source_line = line(at); !source_line.empty()) {
+    out += fmt::format("{}: error: {}\n", place(at), printable(entry->message));
+    if (const std::string source_line = printable(line(at)); !source_line.empty()) {
       out += fmt::format("{:5} | {}\n      | ", at.line, source_line);
       // Tabs are kept so that the caret stands below its column whatever their width is.
       for (std::uint32_t i = 0; i + 1 < at.column; ++i) {

@@ -43,9 +43,8 @@ class Report {
   [[nodiscard]] bool empty() const noexcept { return entries_.empty(); }
   [[nodiscard]] std::size_t size() const noexcept { return entries_.size(); }
   [[nodiscard]] const std::vector<Entry>& entries() const noexcept { return entries_; }
-  [[nodiscard]] const std::string& source_name(std::uint32_t source) const {
-    return sources_.at(source).name;
-  }
+  /// "pipelines/agent.toml:3:7", or the name alone for the text as a whole.
+  [[nodiscard]] std::string place(Position at) const;
   /// The text of a line without its end, or empty.
   [[nodiscard]] std::string_view line(Position at) const;
 

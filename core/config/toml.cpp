@@ -127,6 +127,8 @@ TomlDocument read_toml(const std::string& name, std::string text, const Variable
       document.syntax_errors = true;
       Position at = position(source, error.source());
       std::string message(error.description());
+      constexpr std::string_view kBegins = "Error while parsing ";
+      if (message.starts_with(kBegins)) message.replace(0, kBegins.size(), "in this ");
       // An error that shows at the end of a line is found at the beginning of the next one.
       if (!blank_line(text, at.line)) {
         if (at.line < 2 || !blank_line(text, at.line - 1)) {

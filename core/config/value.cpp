@@ -31,6 +31,31 @@ bool any_unresolved(const ConfigValue& value) {
 
 namespace {
 
+/// For an option that takes a table of texts: `a.b = 1` in it is the text "1" under "a.b". What
+/// stands later in the file (or in --set) replaces what stands before.
+void flatten(const ConfigValue::Table& table, const std::string& before, OptionValue::Table& out) {
+  for (const ConfigEntry& entry : table) {
+    const std::string name = before + entry.key;
+    if (const auto* inner = entry.value.table()) {
+      flatten(*inner, name + '.', out);
+      continue;
+    }
+    OptionValue value = std::visit(
+        [&](const auto& held) -> OptionValue {
+          using T = std::decay_t<decltype(held)>;
+          if constexpr (std::is_arithmetic_v<T>) return {fmt::format("{}", held)};
+          return to_option_value(entry.value, {});
+        },
+        entry.value.value);
+    const auto known = std::ranges::find(out, name, &OptionMember::name);
+    if (known != out.end()) {
+      known->value = std::move(value);
+    } else {
+      out.push_back({name, std::move(value)});
+    }
+  }
+}
+
 template <class T>
 bool parse_whole(const std::string& text, T& number) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
@@ -63,6 +88,10 @@ OptionValue to_option_value(const ConfigValue& value, std::string_view spec_type
           return {std::move(list)};
         } else if constexpr (std::is_same_v<T, ConfigValue::Table>) {
           OptionValue::Table table;
+          if (spec_type == "table of texts") {
+            flatten(held, {}, table);
+            return {std::move(table)};
+          }
           for (const ConfigEntry& entry : held) {
             table.push_back({entry.key, to_option_value(entry.value, spec_type)});
           }

@@ -8,6 +8,20 @@ namespace millrace::host {
 
 namespace {
 
+constexpr const char* kForm =
+    "expected ..QUEUE, QUEUE.. or QUEUE..QUEUE, with the names of queue stages";
+
+struct Ends {
+  std::string first;  ///< empty: from the sources
+  std::string last;   ///< empty: to the sinks
+};
+
+std::optional<Ends> ends_of(const std::string& text) {
+  const std::size_t dots = text.find("..");
+  if (dots == std::string::npos || text == "..") return std::nullopt;
+  return Ends{text.substr(0, dots), text.substr(dots + 2)};
+}
+
 /// "queue" for a half of the queue stage "queue".
 std::string_view queue_name(const Plan::Stage& stage) {
   const bool half = stage.descriptor->kind == StageKind::queue;
@@ -72,13 +86,23 @@ std::optional<std::string> keep_only(Plan& plan, const std::vector<std::uint8_t>
 
 }  // namespace
 
-std::optional<std::string> cut(Plan& plan, const std::string& text) {
-  const std::size_t dots = text.find("..");
-  if (dots == std::string::npos || text == "..") {
-    return "expected ..QUEUE, QUEUE.. or QUEUE..QUEUE, with the names of queue stages";
+std::optional<std::string> check_cut(const std::string& text,
+                                     const std::vector<std::string>& stages) {
+  const auto ends = ends_of(text);
+  if (!ends) return kForm;
+  for (const std::string& name : {ends->first, ends->last}) {
+    if (name.empty() || std::ranges::find(stages, name) != stages.end()) continue;
+    const std::string meant = nearest(name, stages);
+    return fmt::format("there is no stage '{}'{}", name,
+                       meant.empty() ? "" : fmt::format(" (did you mean '{}'?)", meant));
   }
-  const std::string first = text.substr(0, dots);
-  const std::string last = text.substr(dots + 2);
+  return std::nullopt;
+}
+
+std::optional<std::string> cut(Plan& plan, const std::string& text) {
+  const auto ends = ends_of(text);
+  if (!ends) return kForm;
+  const auto& [first, last] = *ends;
   std::vector<std::uint8_t> keep(plan.stages.size(), first.empty() ? 1 : 0);
   if (!first.empty()) {
     std::size_t giving = 0;

@@ -6,9 +6,12 @@
 
 #include <fmt/format.h>
 
+#include "plugin/thrown.h"
+
 namespace millrace::host {
 
 Position Plan::Stage::option_at(const std::string& option) const {
+  if (option == "on_reject" && host.reject_at.line != 0) return host.reject_at;
   const ConfigEntry* entry = option.empty() ? nullptr : find(entries, option);
   return entry != nullptr ? entry->value.at : at;
 }
@@ -34,6 +37,25 @@ std::string_view short_name(const ItemType& type) {
 }
 
 namespace {
+
+/// What messages call it.
+std::string owner(const Plan::Stage& stage) {
+  return stage.descriptor->kind == StageKind::provider
+             ? fmt::format("[config] ({})", stage.use)
+             : fmt::format("stage '{}' ({})", stage.name, stage.use);
+}
+
+/// Calls the plugin; false if it throws, which is reported at the stage's place.
+template <class Call>
+bool ask(const Plan::Stage& stage, std::string_view what, Report& report, Call call) {
+  try {
+    call();
+    return true;
+  } catch (...) {
+    report.add(stage.at, fmt::format("{}: {} failed: {}", owner(stage), what, thrown_text()));
+    return false;
+  }
+}
 
 class Planner {
  public:
@@ -119,12 +141,12 @@ class Planner {
     const StageDescriptor& descriptor = *stage.descriptor;
     static const std::vector<std::string> kNoNames;
     const bool provides = descriptor.kind == StageKind::provider;
-    stage.options = descriptor.new_options();
-    const bool good = bind_options(from.options, descriptor.options, stage.options.get(),
-                                   provides ? fmt::format("[config] ({})", from.use)
-                                            : fmt::format("stage '{}' ({})", from.name, from.use),
-                                   from.at, provides ? kNoNames : host_key_names(),
-                                   !spec_.syntax_errors, report_);
+    const bool made = ask(stage, "making its options", report_,
+                          [&] { stage.options = descriptor.new_options(); });
+    if (!made) return;
+    const bool good =
+        bind_options(from.options, descriptor.options, stage.options.get(), owner(stage), from.at,
+                     provides ? kNoNames : host_key_names(), !spec_.syntax_errors, report_);
     if (from.host.workers > 1 && !descriptor.single_reason.empty()) {
       report_.add(from.workers_at,
                   fmt::format("'{}' cannot have {} workers: it {}", from.use, from.host.workers,
@@ -140,7 +162,8 @@ class Planner {
     }
     if (!descriptor.check) return;
     Findings findings;
-    descriptor.check(stage.options.get(), findings);
+    ask(stage, "the check of its options", report_,
+        [&] { descriptor.check(stage.options.get(), findings); });
     for (const auto& finding : findings.list()) {
       // Where an option could not be read, only what is said of one that could counts.
       const ConfigEntry* entry = find(stage.entries, finding.option);
@@ -334,11 +357,12 @@ Plan make_plan(const PipelineSpec& spec, Registry& registry, Report& report) {
   return Planner(spec, registry, report).plan();
 }
 
-void probe(const Plan& plan, Report& report) {
+void probe(const Plan& plan, const std::filesystem::path& data_folder, Report& report) {
   for (const Plan::Stage& stage : plan.stages) {
     if (!stage.descriptor->probe) continue;
-    Findings findings;
-    stage.descriptor->probe(stage.options.get(), findings);
+    Findings findings(data_folder);
+    ask(stage, "looking whether it can work here", report,
+        [&] { stage.descriptor->probe(stage.options.get(), findings); });
     for (const auto& finding : findings.list()) {
       report.add(stage.option_at(finding.option), finding.message);
     }

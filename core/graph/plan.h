@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -61,13 +62,18 @@ struct Plan {
 [[nodiscard]] std::optional<Plan::Stage> make_provider_plan(const PipelineSpec& spec,
                                                             Registry& registry, Report& report);
 
-/// Asks every stage whether its options can work on this machine now (StageDescriptor::probed).
-void probe(const Plan& plan, Report& report);
+/// Asks every stage whether its options can work on this machine now (StageDescriptor::probed),
+/// with this data folder of the installation.
+void probe(const Plan& plan, const std::filesystem::path& data_folder, Report& report);
 
 /// Leaves the stages `text` names: "..q" what feeds the queue stage q and its taking half, "q.."
 /// its giving half and what that feeds, "a..b" from one to the other. What is cut off must be cut
 /// at queues. Returns what is wrong with `text`, or nothing.
 [[nodiscard]] std::optional<std::string> cut(Plan& plan, const std::string& text);
+
+/// The same as far as the names of the file's stages tell it, before any plugin is loaded.
+[[nodiscard]] std::optional<std::string> check_cut(const std::string& text,
+                                                   const std::vector<std::string>& stages);
 
 /// `millrace graph`.
 enum class GraphFormat : std::uint8_t { text, dot, mermaid };

@@ -81,7 +81,12 @@ class Session : public std::enable_shared_from_this<Session> {
   http::response<http::string_body> response_;
 };
 
-tcp::endpoint resolve(asio::io_context& context, const std::string& address) {
+struct Address {
+  std::string host;
+  std::string port;
+};
+
+Address parse(const std::string& address) {
   const std::size_t colon = address.rfind(':');
   if (colon == std::string::npos) throw std::runtime_error("expected HOST:PORT");
   std::string host = address.substr(0, colon);
@@ -94,6 +99,11 @@ tcp::endpoint resolve(asio::io_context& context, const std::string& address) {
   if (error != std::errc() || end != port.data() + port.size() || number > kHighest) {
     throw std::runtime_error("expected HOST:PORT with a port from 0 to 65535");
   }
+  return {std::move(host), port};
+}
+
+tcp::endpoint resolve(asio::io_context& context, const std::string& address) {
+  const auto [host, port] = parse(address);
   tcp::resolver resolver(context);
   return *resolver.resolve(host, port, tcp::resolver::passive | tcp::resolver::numeric_service)
               .begin();
@@ -162,6 +172,7 @@ class Admin::Server {
 
 Admin::Admin(const std::string& address, Answers answers)
     : server_(std::make_unique<Server>(address, std::move(answers))) {}
+void Admin::check(const std::string& address) { static_cast<void>(parse(address)); }
 Admin::~Admin() = default;
 std::string Admin::url() const { return server_->url(); }
 

@@ -24,6 +24,8 @@ class Admin {
   /// `address` is "HOST:PORT"; port 0 takes a free one. Throws std::runtime_error, saying why, if
   /// it cannot listen there. The functions are called on the server's thread.
   Admin(const std::string& address, Answers answers);
+  /// Throws std::runtime_error, saying why, if `address` cannot be one.
+  static void check(const std::string& address);
   Admin(const Admin&) = delete;
   Admin& operator=(const Admin&) = delete;
   ~Admin();

@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <ctime>
 #include <mutex>
 #include <utility>
 #include <vector>
+
+#include <pthread.h>
 
 #include "run/account.h"
 
@@ -17,7 +20,9 @@ class BusySampler;
 /// and out switches, which is two plain stores. Lives on its thread.
 class Timekeeper {
  public:
-  explicit Timekeeper(BusySampler& sampler);
+  /// `source`: the account of the source that runs on this thread. It waits for its input within
+  /// its own code, so only the time counts for it in which the thread has the processor.
+  explicit Timekeeper(BusySampler& sampler, const Account* source = nullptr);
   Timekeeper(const Timekeeper&) = delete;
   Timekeeper& operator=(const Timekeeper&) = delete;
   ~Timekeeper();
@@ -31,8 +36,21 @@ class Timekeeper {
 
  private:
   friend class BusySampler;
+  /// The processor's time that the thread has had since the last look.
+  std::uint64_t take_processor_ns() {
+    timespec now{};
+    ::clock_gettime(clock_, &now);
+    constexpr std::uint64_t kSecond = 1000000000;
+    const std::uint64_t ns =
+        static_cast<std::uint64_t>(now.tv_sec) * kSecond + static_cast<std::uint64_t>(now.tv_nsec);
+    return ns - std::exchange(processor_ns_, ns);
+  }
+
   std::atomic<Account*> current_{nullptr};
   BusySampler& sampler_;
+  const Account* const source_;
+  clockid_t clock_ = CLOCK_MONOTONIC;
+  std::uint64_t processor_ns_ = 0;
 };
 
 /// Finds out where the time goes by looking from time to time what each thread works on, as a
@@ -56,9 +74,10 @@ class BusySampler {
     const auto passed = static_cast<std::uint64_t>(
         std::chrono::nanoseconds(now - std::exchange(last_, now)).count());
     const std::lock_guard lock(mutex_);
-    for (const Timekeeper* keeper : keepers_) {
+    for (Timekeeper* keeper : keepers_) {
+      const std::uint64_t worked = keeper->source_ != nullptr ? keeper->take_processor_ns() : 0;
       if (Account* account = keeper->current_.load(std::memory_order_relaxed)) {
-        account->busy_ns.add(passed);
+        account->busy_ns.add(account == keeper->source_ ? std::min(worked, passed) : passed);
       }
     }
   }
@@ -66,11 +85,16 @@ class BusySampler {
  private:
   friend class Timekeeper;
   std::mutex mutex_;
-  std::vector<const Timekeeper*> keepers_;
+  std::vector<Timekeeper*> keepers_;
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
-inline Timekeeper::Timekeeper(BusySampler& sampler) : sampler_(sampler) {
+inline Timekeeper::Timekeeper(BusySampler& sampler, const Account* source)
+    : sampler_(sampler), source_(source) {
+  if (source_ != nullptr) {
+    ::pthread_getcpuclockid(::pthread_self(), &clock_);
+    take_processor_ns();
+  }
   const std::lock_guard lock(sampler_.mutex_);
   sampler_.keepers_.push_back(this);
 }

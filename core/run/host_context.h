@@ -67,10 +67,7 @@ class HostContext final : public Context {
     account_.progress_total = total;
   }
   [[nodiscard]] std::filesystem::path find_file(const std::filesystem::path& path) const override {
-    std::error_code error;
-    if (path.is_absolute() || std::filesystem::exists(path, error)) return path;
-    std::filesystem::path installed = surroundings_.data_folder / path;
-    return std::filesystem::exists(installed, error) ? installed : path;
+    return millrace::find_file(path, surroundings_.data_folder);
   }
 
   Counter dropped_items;  ///< by this instance

@@ -1,8 +1,10 @@
 #include "run/logger.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "millrace/json.h"
@@ -37,6 +39,14 @@ void write_all(std::string_view text) {
     if (written <= 0) return;
     text.remove_prefix(static_cast<std::size_t>(written));
   }
+}
+
+/// A line that is as wide as the terminal would begin a new one.
+std::size_t room_of_line() {
+  constexpr std::size_t kUsual = 80;
+  winsize size{};
+  const bool known = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  return (known ? size.ws_col : kUsual) - 1;
 }
 
 }  // namespace
@@ -80,6 +90,10 @@ void Logger::json_line(std::string_view object) {
 
 void Logger::progress(std::string text) {
   if (!terminal_ || format_ == LogFormat::json) return;
+  if (!text.empty()) {
+    text.resize(std::min(text.size(), room_of_line()));
+    text += '\r';  // what another program prints does not begin behind it
+  }
   const std::lock_guard lock(mutex_);
   if (text == progress_) return;
   progress_ = std::move(text);

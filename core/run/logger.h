@@ -25,7 +25,7 @@ class Logger {
   /// Human text as it is; with the JSON format, nothing (the same is logged in members).
   void plain(std::string_view text);
   void json_line(std::string_view object);
-  /// Shown only on a terminal; an empty text takes it away.
+  /// Shown only on a terminal, as much of it as a line holds; an empty text takes it away.
   void progress(std::string text);
 
   [[nodiscard]] LogFormat format() const { return format_; }

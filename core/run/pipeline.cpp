@@ -1,5 +1,6 @@
 #include "run/pipeline.h"
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <system_error>
@@ -11,6 +12,8 @@
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
+
+#include "plugin/thrown.h"
 
 namespace millrace::host {
 
@@ -57,6 +60,16 @@ class Descriptor {
   int fd_;
 };
 
+/// Whether a stage writes to standard output, which is what a path of "-" means in every plugin.
+bool prints(const Plan& plan) {
+  return std::ranges::any_of(plan.stages, [](const Plan::Stage& stage) {
+    return stage.kind == StageKind::sink &&
+           std::ranges::any_of(stage.entries, [](const ConfigEntry& entry) {
+             return entry.value.text() != nullptr && *entry.value.text() == "-";
+           });
+  });
+}
+
 void name_thread(const std::string& stage) {
   // The kernel keeps 15 characters.
   pthread_setname_np(pthread_self(), stage.substr(0, 15).c_str());
@@ -65,7 +78,11 @@ void name_thread(const std::string& stage) {
 }  // namespace
 
 Pipeline::Pipeline(const Plan& plan, const RunOptions& options, Logger& logger)
-    : plan_(plan), options_(options), logger_(logger), state_(logger, options.data_folder) {
+    : plan_(plan),
+      options_(options),
+      logger_(logger),
+      progress_(logger.on_terminal() && !(::isatty(STDOUT_FILENO) != 0 && prints(plan))),
+      state_(logger, options.data_folder) {
   for (const Plan::Stage& stage : plan.stages) {
     runners_.push_back(std::make_unique<StageRunner>(stage, state_));
   }
@@ -137,10 +154,8 @@ bool Pipeline::open_stage(StageRunner& runner, Report& report) {
   } catch (const ConfigError& error) {
     report.add(stage.option_at(error.option()), error.what());
     return false;
-  } catch (const std::exception& error) {
-    what = fmt::format("cannot start: {}", error.what());
   } catch (...) {
-    what = "cannot start: it threw no std::exception";
+    what = fmt::format("cannot start: {}", thrown_text());
   }
   logger_.log(LogLevel::error, stage.name, what);
   if (options_.control) options_.control->error(fmt::format("{}: {}", stage.name, what));
@@ -170,7 +185,9 @@ Exit Pipeline::run() {
   try {
     admin = start_admin();
   } catch (const std::exception& error) {
-    logger_.log(LogLevel::error, {}, fmt::format("--admin: {}", error.what()));
+    const std::string what = fmt::format("--admin: {}", error.what());
+    logger_.log(LogLevel::error, {}, what);
+    if (options_.control) options_.control->error(what);
     return Exit::usage;
   }
 
@@ -275,7 +292,7 @@ void Pipeline::tell_supervisor(bool now) {
 void Pipeline::show_progress() {
   constexpr std::chrono::milliseconds kPeriod{200};
   const auto time = std::chrono::steady_clock::now();
-  if (!logger_.on_terminal() || time - shown_ < kPeriod) return;
+  if (!progress_ || time - shown_ < kPeriod) return;
   shown_ = time;
   StageRunner::Progress sum;
   bool finite = false;
@@ -299,15 +316,35 @@ void Pipeline::show_progress() {
 }
 
 void Pipeline::force_end(const std::string& why) {
-  std::string stuck;
-  for (const auto& runner : runners_) {
-    if (runner->busy()) stuck += (stuck.empty() ? "" : ", ") + runner->plan().name;
-  }
+  // Whatever holds a lock or does not read what we print must not keep this from its end.
+  std::thread([] {
+    std::this_thread::sleep_for(std::chrono::seconds(2));
+    ::_exit(static_cast<int>(Exit::forced));
+  }).detach();
+  const std::string stuck = at_work();
+  const std::string what = fmt::format("{}: ending now; still at work: {}", why,
+                                       stuck.empty() ? "nothing, data waits in queues" : stuck);
   logger_.progress({});
-  logger_.log(LogLevel::error, {},
-              fmt::format("{}: ending now; still at work: {}", why,
-                          stuck.empty() ? "nothing, data waits in queues" : stuck));
+  logger_.log(LogLevel::error, {}, what);
+  if (options_.control) options_.control->error(what);
+  print_summary();
   ::_exit(static_cast<int>(Exit::forced));
+}
+
+std::string Pipeline::at_work() const {
+  std::string names;
+  for (const auto& runner : runners_) {
+    if (const std::string text = runner->at_work(); !text.empty()) {
+      names += (names.empty() ? "" : ", ") + text;
+    }
+  }
+  return names;
+}
+
+void Pipeline::print_summary() {
+  if (!options_.summary) return;
+  logger_.plain(summary_text(runners_));
+  logger_.json_line(summary_json(runners_));
 }
 
 Exit Pipeline::conclude() {
@@ -324,10 +361,7 @@ Exit Pipeline::conclude() {
       exit = Exit::failed;
     }
   }
-  if (options_.summary) {
-    logger_.plain(summary_text(runners_));
-    logger_.json_line(summary_json(runners_));
-  }
+  print_summary();
   for (const std::string& problem : imbalances(runners_)) {
     logger_.log(LogLevel::error, {}, "the books do not balance: " + problem);
     exit = Exit::failed;

@@ -46,11 +46,14 @@ class Pipeline {
   [[nodiscard]] Exit open(Report& report);
 
   /// Runs until every source has ended or a signal came, drains, prints the summary. Does not
-  /// return if the drain deadline passes: then the program ends at once with Exit::forced, because
-  /// threads that are stuck cannot be ended one by one.
+  /// return if the drain deadline passes: then the program names the stages that are stuck and ends
+  /// at once with Exit::forced, because threads that are stuck cannot be ended one by one.
   [[nodiscard]] Exit run();
 
   [[nodiscard]] const std::vector<std::unique_ptr<StageRunner>>& stages() const { return runners_; }
+  /// The stages that are in a call at this moment, and what those wait for whose call failed; empty:
+  /// none. Any thread.
+  [[nodiscard]] std::string at_work() const;
 
  private:
   class BlockSignals;
@@ -64,12 +67,14 @@ class Pipeline {
   void show_progress();
   [[nodiscard]] std::unique_ptr<Admin> start_admin();
   [[noreturn]] void force_end(const std::string& why);
+  void print_summary();
   [[nodiscard]] Exit conclude();
 
   std::unique_ptr<BlockSignals> blocked_;  ///< first: goes when all threads are gone
   const Plan& plan_;
   const RunOptions options_;
   Logger& logger_;
+  const bool progress_;  ///< there is a terminal for it
   RunState state_;
   std::vector<std::unique_ptr<StageRunner>> runners_;
   std::atomic<std::size_t> threads_left_{0};

@@ -3,7 +3,9 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <numeric>
+#include <sstream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -16,6 +18,7 @@ namespace {
 
 using namespace testing;
 using namespace std::chrono_literals;
+using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
@@ -37,7 +40,7 @@ class PipelineTest : public ::testing::Test {
         [=, this] { return std::make_unique<Noting>(notes_, function); }, host);
   }
   Exit run() {
-    Logger logger(LogFormat::text, LogLevel::error);
+    Logger logger(LogFormat::text, LogLevel::warning);
     RunOptions options;
     options.summary = false;
     pipeline_ = std::make_unique<Pipeline>(builder_.plan(), options, logger);
@@ -255,6 +258,48 @@ TEST_F(PipelineTest, BranchThatIsNotRequiredDoesNotStopTheOthers) {
   EXPECT_EQ(notes_.receipts_failed, 0);
 }
 
+TEST_F(PipelineTest, BranchThatIsDownIsTriedOnceABatchUntilItTakesOne) {
+  std::map<int, int> attempts;  // by the first number of a batch
+  source(50, 5);
+  sink({0},
+       [&](Batch<Number>& in) {
+         if (in.items.empty()) return;
+         const int first = in.items.front().value;
+         if (++attempts[first] == 1 ? first != 25 : first < 25) throw Transient("down");
+       },
+       {.required = false, .retry_for = 20ms});
+  EXPECT_EQ(run(), Exit::done);
+  EXPECT_GT(attempts[0], 1);
+  for (const int first : {5, 10, 15, 20, 25}) EXPECT_EQ(attempts[first], 1) << first;
+  for (const int first : {30, 35, 40, 45}) EXPECT_EQ(attempts[first], 2) << first;
+  EXPECT_EQ(account(1).dropped().at("retry-timeout"), 25U);
+  EXPECT_EQ(notes_.receipts_failed, 0);
+}
+
+TEST_F(PipelineTest, ManyRejectedBatchesMakeFewLines) {
+  source(2000, 1);
+  sink({0}, [](Batch<Number>& in) {
+    if (!in.items.empty()) throw Rejected("bad");
+  });
+  ::testing::internal::CaptureStderr();
+  const Exit exit = run();
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_EQ(exit, Exit::done);
+  std::size_t told = 0;
+  std::size_t lines = 0;
+  std::istringstream stream(said);
+  for (std::string line; std::getline(stream, line); ++lines) {
+    // Every number of the line but the stage's name counts items.
+    for (std::size_t at = 0; (at = line.find_first_of("0123456789", at)) != std::string::npos;) {
+      std::size_t length = 0;
+      told += std::stoul(line.substr(at), &length);
+      at += length;
+    }
+  }
+  EXPECT_EQ(told, 2000U) << said;
+  EXPECT_LT(lines, 200U) << said;
+}
+
 TEST_F(PipelineTest, FullQueueDropsAndCounts) {
   source(1000, 10);
   std::atomic<bool> held{true};
@@ -300,6 +345,56 @@ TEST_F(PipelineTest, DrainDeadlineForcesTheEndAndNamesTheStage) {
   ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
   EXPECT_EXIT(end(), ::testing::ExitedWithCode(3),
               "not drained within 0.05 s.*still at work: .*sink");
+}
+
+TEST_F(PipelineTest, ForcedEndNamesTheStageThatTriesAgainAndItsLastError) {
+  source(-1, 5);
+  sink({0},
+       [](Batch<Number>&) {
+         ::kill(::getpid(), SIGTERM);
+         throw Transient("out of reach");
+       },
+       {.queue = QueueOptions{.batches = 2}});
+  const auto end = [&] {
+    Logger logger(LogFormat::text, LogLevel::error);
+    RunOptions options;
+    Pipeline pipeline(builder_.plan(), options, logger);
+    Report report;
+    (void)pipeline.open(report);
+    (void)pipeline.run();
+  };
+  ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  EXPECT_EXIT(end(), ::testing::ExitedWithCode(3),
+              ContainsRegex("still at work: .*sink \\(retrying for [0-9]+ s: out of reach\\)\n"
+                            "stage +in +out"));
+}
+
+TEST_F(PipelineTest, FlushIsTriedAgainAndThatIsToldOnce) {
+  source(10, 5);
+  int failures = 2;
+  builder_.add("sink", StageKind::sink, {0}, [&] {
+    return std::make_unique<Noting>(notes_, nullptr, [&failures] {
+      if (failures-- > 0) throw Transient("no commit");
+    });
+  });
+  ::testing::internal::CaptureStderr();
+  const Exit exit = run();
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_EQ(exit, Exit::done);
+  EXPECT_EQ(notes_.flushes, 1);
+  EXPECT_EQ(account(1).retried.value(), 2U);
+  EXPECT_EQ(said, "millrace: warning: sink: no commit; trying again\n");
+}
+
+TEST_F(PipelineTest, FlushThatNeverSucceedsEndsTheRun) {
+  source(10, 5);
+  builder_.add("sink", StageKind::sink, {0},
+               [&] {
+                 return std::make_unique<Noting>(notes_, nullptr,
+                                                 [] { throw Transient("no commit"); });
+               },
+               {.retry_for = 0ns});
+  EXPECT_EQ(run(), Exit::failed);
 }
 
 TEST_F(PipelineTest, BooksThatDoNotBalanceAreAnError) {

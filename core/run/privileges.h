@@ -16,6 +16,8 @@ class Privileges {
   /// Makes this process the user's, with the user's groups. Call it before there are other threads.
   /// Throws std::runtime_error if there is no such user, or the process may not do that.
   explicit Privileges(const std::string& user);
+  /// Throws as the constructor does if there is no such user, or the process may not become it.
+  static void check(const std::string& user);
 
   /// The calling thread, and those that it starts from now on, have no rights beyond the user's.
   /// Throws std::system_error.

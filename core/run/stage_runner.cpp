@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <random>
 #include <thread>
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include "plugin/thrown.h"
 #include "run/host_context.h"
 
 namespace millrace::host {
@@ -28,14 +28,9 @@ class OnAccount {
   Account* before_;
 };
 
-/// Full jitter: a pause between nothing and an exponentially growing bound, so that many clients of
-/// a server that comes back do not come back together.
-std::chrono::milliseconds backoff(int attempt) {
-  constexpr int kFirstBound = 50;
-  constexpr int kLastBound = 5000;
-  const int bound = std::min(kLastBound, kFirstBound << std::min(attempt, 10));
-  thread_local std::minstd_rand random(std::random_device{}());
-  return std::chrono::milliseconds(std::uniform_int_distribution(1, bound)(random));
+std::string gave_up_text(const Transient& error, const Retries::Call& repeated) {
+  return fmt::format("gave up after {} attempts in {:.1f} s: {}", repeated.failures(),
+                     repeated.lasted().count(), error.what());
 }
 
 }  // namespace
@@ -92,15 +87,21 @@ class StageRunner::Emitter final : public Downstream {
   std::size_t pushed_ = 0;
 };
 
-StageRunner::StageRunner(const Plan::Stage& plan, RunState& state) : plan_(plan), state_(state) {
-  for (std::uint32_t i = 0; i < plan.host.workers; ++i) {
-    instances_.push_back(std::make_unique<Instance>(*this));
-  }
-}
+StageRunner::StageRunner(const Plan::Stage& plan, RunState& state) : plan_(plan), state_(state) {}
 
 StageRunner::~StageRunner() = default;
 
 void StageRunner::open() {
+  try {
+    for (std::uint32_t i = 0; i < plan_.host.workers; ++i) {
+      instances_.push_back(std::make_unique<Instance>(*this));
+    }
+  } catch (const ConfigError&) {
+    throw;
+  } catch (...) {
+    throw ConfigError({}, fmt::format("stage '{}' ({}) cannot be made: {}", plan_.name, plan_.use,
+                                      thrown_text()));
+  }
   if (plan_.host.on_reject == OnReject::file) {
     try {
       dead_letters_ = std::make_unique<DeadLetters>(plan_.host.reject_file);
@@ -119,6 +120,13 @@ void StageRunner::close() noexcept {
   for (const auto& instance : instances_) {
     if (std::exchange(instance->opened, false)) instance->stage->close();
   }
+}
+
+std::string StageRunner::at_work() const {
+  if (const std::string retrying = retries_.text(); !retrying.empty()) {
+    return fmt::format("{} ({})", plan_.name, retrying);
+  }
+  return state_.sampler.works_on(account_) ? plan_.name : std::string();
 }
 
 void StageRunner::make_queue(bool upstream_has_workers) {
@@ -209,9 +217,7 @@ void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, 
                        Timekeeper& keeper) {
   const OnAccount mine(keeper, &account_);
   const bool only_time = items == 0;
-  const auto since = std::chrono::steady_clock::time_point();
-  auto first_failure = since;
-  for (int attempt = 0;; ++attempt) {
+  for (Retries::Call repeated(retries_);;) {
     if (failed_) {
       account_.failed.add(items);
       batch.receipt.fail();
@@ -225,14 +231,13 @@ void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, 
         account_.handled.add(items - (instance.context.dropped_items.value() - dropped_before));
       }
       batch.receipt.done();
-      if (queue_ && attempt > 0) queue_->set_lossy(false);
+      if (queue_ && (repeated.failures() > 0 || down_)) recover(items);
       break;
     } catch (const Transient& error) {
-      if (first_failure == since) first_failure = std::chrono::steady_clock::now();
       account_.retried.add(items);
-      if (!handle_transient(error, batch, items, attempt, first_failure)) {
+      if (!pause(error, repeated, batch.receipt.deadline(), keeper)) {
+        give_up(error, repeated, items);
         batch.receipt.fail();
-        if (queue_) queue_->set_lossy(false);
         return;
       }
     } catch (const Rejected& error) {
@@ -246,10 +251,8 @@ void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, 
         batch.receipt.done();
         return;
       }
-    } catch (const std::exception& error) {
-      fail(error.what());
     } catch (...) {
-      fail("it threw something that is no std::exception");
+      fail(thrown_text());
     }
   }
   // Time that has moved must not stop at a stage that had nothing to say.
@@ -260,32 +263,43 @@ void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, 
   }
 }
 
-bool StageRunner::handle_transient(const std::exception& error, const BatchBase& batch,
-                                   std::size_t items, int attempt,
-                                   std::chrono::steady_clock::time_point since) {
-  const auto now = std::chrono::steady_clock::now();
-  const Receipt::Deadline deadline = batch.receipt.deadline();
-  if (now - since >= plan_.host.retry_for || (deadline && now >= *deadline)) {
-    const std::string what =
-        fmt::format("gave up after {} attempts in {:.1f} s: {}", attempt + 1,
-                    std::chrono::duration<double>(now - since).count(), error.what());
-    if (plan_.host.required) {
-      account_.failed.add(items);
-      fail(what);
-    } else {
-      account_.drop("retry-timeout", items);
-      state_.surroundings.logger.log(LogLevel::error, plan_.name, what);
-    }
-    return false;
-  }
-  if (attempt == 0) {
+/// Waits before the next attempt; false if there is to be none.
+bool StageRunner::pause(const Transient& error, Retries::Call& repeated,
+                        const Receipt::Deadline& deadline, Timekeeper& keeper) {
+  const Duration retry_for = down_ ? Duration(0) : plan_.host.retry_for;
+  const auto wait = repeated.failed(error.what(), retry_for, deadline);
+  if (!wait) return false;
+  if (repeated.failures() == 1) {
     state_.surroundings.logger.log(LogLevel::warning, plan_.name,
                                    fmt::format("{}; trying again", error.what()));
     // The branches that are required must not wait for one that is not.
     if (queue_ && !plan_.host.required) queue_->set_lossy(true);
   }
-  std::this_thread::sleep_for(backoff(attempt));
+  const OnAccount waiting(keeper, nullptr);
+  std::this_thread::sleep_for(*wait);
   return true;
+}
+
+void StageRunner::give_up(const Transient& error, const Retries::Call& repeated,
+                          std::size_t items) {
+  const std::string what = gave_up_text(error, repeated);
+  if (plan_.host.required) {
+    account_.failed.add(items);
+    fail(what);
+  } else {
+    if (items > 0) account_.drop("retry-timeout", items);
+    down_ = true;
+    if (const auto more = given_up_lines_.admit(items)) {
+      state_.surroundings.logger.log(LogLevel::error, plan_.name, what + and_more(*more));
+    }
+  }
+}
+
+/// A call that had been tried again, or that came after one that was given up, has succeeded.
+void StageRunner::recover(std::size_t items) {
+  if (down_ && items == 0) return;  // that may have tried nothing
+  down_ = false;
+  queue_->set_lossy(false);
 }
 
 void StageRunner::handle_rejected(const Rejected& error, BatchBase& batch) {
@@ -317,8 +331,11 @@ void StageRunner::set_aside(std::string_view reason, const BatchBase& rejected) 
       fail(fmt::format("rejected {} items: {}", items, reason));
       return;
   }
-  state_.surroundings.logger.log(LogLevel::warning, plan_.name,
-                                 fmt::format("rejected {} items: {}", items, reason));
+  if (const auto more = rejected_lines_.admit(items)) {
+    state_.surroundings.logger.log(
+        LogLevel::warning, plan_.name,
+        fmt::format("rejected {} items: {}{}", items, reason, and_more(*more)));
+  }
 }
 
 void StageRunner::reject_late(std::string_view reason, BatchBase& items) {
@@ -341,21 +358,17 @@ void StageRunner::fail(const std::string& what) {
 void StageRunner::flush(Instance& instance, Emitter& out, Timekeeper& keeper) {
   const OnAccount mine(keeper, &account_);
   out.begin(nullptr);
-  const auto since = std::chrono::steady_clock::now();
-  for (int attempt = 0; !failed_; ++attempt) {
+  for (Retries::Call repeated(retries_); !failed_;) {
     try {
       instance.stage->flush_erased(out);
       return;
     } catch (const Transient& error) {
-      if (std::chrono::steady_clock::now() - since >= plan_.host.retry_for) {
-        fail(fmt::format("gave up flushing: {}", error.what()));
-      } else {
-        std::this_thread::sleep_for(backoff(attempt));
+      account_.retried.add();
+      if (!pause(error, repeated, {}, keeper)) {
+        fail("flushing: " + gave_up_text(error, repeated));
       }
-    } catch (const std::exception& error) {
-      fail(error.what());
     } catch (...) {
-      fail("it threw something that is no std::exception");
+      fail(thrown_text());
     }
   }
 }
@@ -369,7 +382,19 @@ void StageRunner::finish(Timekeeper& keeper) {
   if (plan_.kind != StageKind::source) {
     for (const auto& instance : instances_) flush(*instance, emitter, keeper);
   }
+  tell_rest();
   for (const Reader& reader : readers_) reader.stage->input_ended(reader.producer, keeper);
+}
+
+/// Nothing that was held back stays untold.
+void StageRunner::tell_rest() {
+  Logger& logger = state_.surroundings.logger;
+  if (const auto more = rejected_lines_.take_rest(); more > 0) {
+    logger.log(LogLevel::warning, plan_.name, fmt::format("rejected {} more items", more));
+  }
+  if (const auto more = given_up_lines_.take_rest(); more > 0) {
+    logger.log(LogLevel::error, plan_.name, fmt::format("gave up {} more items", more));
+  }
 }
 
 void StageRunner::input_ended(std::size_t producer, Timekeeper& keeper) {
@@ -406,17 +431,15 @@ class CountingEmitter final : public Downstream {
 }  // namespace
 
 void StageRunner::run_source() noexcept {
-  Timekeeper keeper(state_.sampler);
+  Timekeeper keeper(state_.sampler, &account_);
   Emitter emitter(*this, keeper);
   CountingEmitter counting(emitter, account_);
   {
     const OnAccount mine(keeper, &account_);
     try {
       instances_.front()->stage->run_erased(counting, state_.stop.get_token());
-    } catch (const std::exception& error) {
-      fail(error.what());
     } catch (...) {
-      fail("it threw something that is no std::exception");
+      fail(thrown_text());
     }
   }
   finish(keeper);

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "millrace/error.h"
 #include "millrace/stage.h"
 
 #include "graph/plan.h"
@@ -18,8 +19,10 @@
 #include "run/busy.h"
 #include "run/dead_letters.h"
 #include "run/host_context.h"
+#include "run/log_limit.h"
 #include "run/logger.h"
 #include "run/queue.h"
+#include "run/retries.h"
 
 namespace millrace::host {
 
@@ -67,8 +70,9 @@ class StageRunner {
   /// Batches in its queue.
   [[nodiscard]] std::size_t waiting() const { return queue_->waiting(); }
   [[nodiscard]] bool gave_up() const { return failed_; }
-  /// In a call of the stage's own code at this moment.
-  [[nodiscard]] bool busy() const { return state_.sampler.works_on(account_); }
+  /// Its name, if at this moment it is in a call of the stage's own code; with the reason, if the
+  /// call has failed and is repeated. Else empty.
+  [[nodiscard]] std::string at_work() const;
   struct Progress {
     std::uint64_t done = 0;
     std::uint64_t total = 0;
@@ -78,7 +82,8 @@ class StageRunner {
   }
 
   // Putting together, in this order.
-  /// Opens all instances; throws what `open` throws.
+  /// Makes all instances and opens them; throws what `open` throws, and a ConfigError for an
+  /// instance that cannot be made.
   void open();
   void close() noexcept;
   /// After all runners are open: makes the queue if this stage needs one.
@@ -104,8 +109,10 @@ class StageRunner {
   void accept_fused(BatchBase& batch, std::size_t items, Timekeeper& keeper);
   void call(Instance& instance, BatchBase& batch, std::size_t items, Emitter& out,
             Timekeeper& keeper);
-  bool handle_transient(const std::exception& error, const BatchBase& batch, std::size_t items,
-                        int attempt, std::chrono::steady_clock::time_point since);
+  bool pause(const Transient& error, Retries::Call& repeated, const Receipt::Deadline& deadline,
+             Timekeeper& keeper);
+  void recover(std::size_t items);
+  void give_up(const Transient& error, const Retries::Call& repeated, std::size_t items);
   void handle_rejected(const Rejected& error, BatchBase& batch);
   /// Counts the items and does what `on_reject` says.
   void set_aside(std::string_view reason, const BatchBase& rejected);
@@ -113,6 +120,7 @@ class StageRunner {
   void reject_late(std::string_view reason, BatchBase& items);
   void flush(Instance& instance, Emitter& out, Timekeeper& keeper);
   void finish(Timekeeper& keeper);
+  void tell_rest();
   void input_ended(std::size_t producer, Timekeeper& keeper);
   void send(BatchBase& batch, Timekeeper& keeper);
   void deliver_in_order(std::uint64_t number, std::vector<BoxedBatch> batches, Timekeeper& keeper);
@@ -122,6 +130,9 @@ class StageRunner {
   const Plan::Stage& plan_;
   RunState& state_;
   Account account_;
+  Retries retries_;
+  LogLimit rejected_lines_;
+  LogLimit given_up_lines_;
   std::vector<std::unique_ptr<Instance>> instances_;
   std::vector<Reader> readers_;
   StageRunner* fused_ = nullptr;  ///< the only reader, if nothing stands between: the usual case
@@ -130,6 +141,9 @@ class StageRunner {
   std::unique_ptr<BatchQueue> queue_;
   std::unique_ptr<DeadLetters> dead_letters_;
   std::atomic<bool> failed_{false};
+  /// Not required, and the last batch was given up: until one is taken, each gets one attempt, and
+  /// the queue drops what finds it full.
+  std::atomic<bool> down_{false};
 
   // With several workers: what they made, until it is its turn.
   std::mutex order_mutex_;

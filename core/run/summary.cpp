@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "millrace/json.h"
@@ -15,12 +17,14 @@ double busy_seconds(const Account& account) {
 }  // namespace
 
 std::string summary_text(const std::vector<std::unique_ptr<StageRunner>>& stages) {
-  std::string out = fmt::format("{:<16} {:>12} {:>12} {:>10} {:>10} {:>8} {:>9}\n", "stage", "in",
-                                "out", "dropped", "rejected", "retried", "busy s");
+  std::size_t width = 16;
+  for (const auto& stage : stages) width = std::max(width, stage->plan().name.size());
+  std::string out = fmt::format("{:<{}} {:>12} {:>12} {:>10} {:>10} {:>8} {:>9}\n", "stage", width,
+                                "in", "out", "dropped", "rejected", "retried", "busy s");
   for (const auto& stage : stages) {
     const Account& account = stage->account();
-    out += fmt::format("{:<16} {:>12} {:>12} {:>10} {:>10} {:>8} {:>9.2f}\n", stage->plan().name,
-                       account.in.value(), account.out.value(), account.dropped_items(),
+    out += fmt::format("{:<{}} {:>12} {:>12} {:>10} {:>10} {:>8} {:>9.2f}\n", stage->plan().name,
+                       width, account.in.value(), account.out.value(), account.dropped_items(),
                        account.rejected.value(), account.retried.value(), busy_seconds(account));
   }
   for (const auto& stage : stages) {

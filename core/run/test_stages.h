@@ -77,17 +77,19 @@ class Through final : public Transform<Number, Number> {
   Function function_;
 };
 
-/// Writes down what comes, after calling a function that may throw.
+/// Writes down what comes, and that it is flushed, after calling a function that may throw.
 class Noting final : public Sink<Number> {
  public:
   using Function = std::function<void(Batch<Number>&)>;
-  Noting(Notes& notes, Function function) : notes_(notes), function_(std::move(function)) {}
+  Noting(Notes& notes, Function function, std::function<void()> on_flush = {})
+      : notes_(notes), function_(std::move(function)), on_flush_(std::move(on_flush)) {}
   void write(Batch<Number>& in) override {
     if (function_) function_(in);
     const std::lock_guard lock(notes_.mutex);
     for (const Number& number : in.items) notes_.values.push_back(number.value);
   }
   void flush() override {
+    if (on_flush_) on_flush_();
     const std::lock_guard lock(notes_.mutex);
     ++notes_.flushes;
   }
@@ -99,6 +101,7 @@ class Noting final : public Sink<Number> {
  private:
   Notes& notes_;
   Function function_;
+  std::function<void()> on_flush_;
 };
 
 /// Puts a plan together without plugins and pipeline files.

@@ -89,13 +89,14 @@ const std::string* text_of(const OptionValue& value) {
 }  // namespace
 
 std::string nearest(std::string_view name, const std::vector<std::string>& names) {
+  constexpr std::size_t kFewest = 3;  // of fewer letters, too many names are made by one change
+  if (name.size() < kFewest) return {};
   const std::string* best = nullptr;
   std::size_t best_distance = std::max<std::size_t>(1, name.size() / 3) + 1;
   for (const std::string& candidate : names) {
     std::size_t steps = distance(name, candidate);
     // A name that was only begun, or the last part of "plugin.stage", is near as well.
-    if (steps >= best_distance && name.size() >= 3 &&
-        (candidate.starts_with(name) || candidate.ends_with(name))) {
+    if (steps >= best_distance && (candidate.starts_with(name) || candidate.ends_with(name))) {
       steps = best_distance - 1;
     }
     if (steps < best_distance) {

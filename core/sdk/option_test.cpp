@@ -91,6 +91,7 @@ TEST(NearestTest, FindsTyposAndNothingElse) {
   EXPECT_EQ(nearest("pcap", names), "source-pcap");
   EXPECT_EQ(nearest("xyz", names), "");
   EXPECT_EQ(nearest("", names), "");
+  EXPECT_EQ(nearest("a", {"b", "ab"}), "");
 }
 
 }  // namespace

@@ -17,6 +17,8 @@
 
 #include "millrace/error.h"
 
+#include "plugin/thrown.h"
+
 namespace millrace::host {
 
 namespace {
@@ -29,6 +31,8 @@ using std::chrono::steady_clock;
 constexpr seconds kTrialTime{30};
 /// What a pipeline gets beyond its own drain deadline before it is killed.
 constexpr seconds kGrace{5};
+/// So often in a row a new configuration may fail to come up before it gives way to an old one.
+constexpr int kTries = 3;
 /// A pipeline that has run so long starts again without a long pause.
 constexpr seconds kStable{60};
 
@@ -94,8 +98,9 @@ bool Supervisor::open(Report& report) {
     return true;
   } catch (const ConfigError& error) {
     report.add(plan_.option_at(error.option()), error.what());
-  } catch (const std::exception& error) {
-    logger_.log(LogLevel::error, "config", fmt::format("cannot start: {}", error.what()));
+  } catch (...) {
+    logger_.log(LogLevel::error, "config",
+                fmt::format("{} cannot start: {}", plan_.use, thrown_text()));
   }
   return false;
 }
@@ -105,10 +110,8 @@ void Supervisor::watch(const std::stop_token& stop) {
   try {
     provider_->run(inbox_, stop);
     if (!stop.stop_requested()) inbox_.failed("it ended by itself");
-  } catch (const std::exception& error) {
-    inbox_.failed(error.what());
   } catch (...) {
-    inbox_.failed("it threw no std::exception");
+    inbox_.failed(thrown_text());
   }
 }
 
@@ -317,9 +320,11 @@ void Supervisor::worker_ended(const ProcessEnd& end) {
   next_ = worker->handover();
   if (steady_clock::now() - worker_since_ >= kStable) failures_ = 0;
   logger_.log(LogLevel::error, {}, why);
-  const bool unfit = !worker->is_up() && end.exited_with(static_cast<int>(Exit::usage));
+  const bool unfit = !worker->is_up() &&
+                     (end.exited_with(static_cast<int>(Exit::usage)) || failures_ + 1 >= kTries);
   if (unfit && good_ && good_->config.generation != next_->config.generation) {
     next_ = good_;
+    failures_ = 0;
     start_at_ = steady_clock::now();
     logger_.log(LogLevel::info, {},
                 fmt::format("going back to generation {}", good_->config.generation));
@@ -344,8 +349,8 @@ void Supervisor::restart_later() {
 void Supervisor::tell_status() {
   try {
     provider_->report(status_);
-  } catch (const std::exception& error) {
-    logger_.log(LogLevel::warning, "config", fmt::format("no status was told: {}", error.what()));
+  } catch (...) {
+    logger_.log(LogLevel::warning, "config", fmt::format("no status was told: {}", thrown_text()));
   }
 }
 

@@ -71,7 +71,7 @@ class Builder {
     }
     add_recorders(cut, made);
     made.stand_ins->stages = std::move(descriptors_);
-    registry_.add({kStandIns, MILLRACE_VERSION, {}, made.stand_ins.get()});
+    registry_.add({kStandIns, MILLRACE_VERSION, MILLRACE_VERSION, {}, made.stand_ins.get()});
     made.plan = make_plan(cut, registry_, report_);
     // That they read from nothing was said, in the words of the test.
     report_.remove_if([&](const Report::Entry& entry) {

@@ -90,7 +90,7 @@ class TestPlanTest : public ::testing::Test {
     body_.stages.push_back(transform<Multiply, DoubleOptions>(
         "multiply", "", option<&DoubleOptions::factor>("factor", "by how much")));
     body_.stages.push_back(sink<Never>("never", ""));
-    registry_.add({"numbers", "1", {}, &body_});
+    registry_.add({"numbers", "1", {}, {}, &body_});
     folder_ = std::filesystem::temp_directory_path() /
               ("millrace-test-plan-" + std::to_string(::getpid()));
     std::filesystem::create_directories(folder_);

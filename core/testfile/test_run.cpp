@@ -48,11 +48,8 @@ class Watchdog {
 
  private:
   static std::string busy_stages(const Pipeline& pipeline) {
-    std::string busy;
-    for (const auto& runner : pipeline.stages()) {
-      if (runner->busy()) busy += (busy.empty() ? "" : ", ") + runner->plan().name;
-    }
-    return busy.empty() ? "no stage; it is still being opened, or waits" : busy;
+    const std::string names = pipeline.at_work();
+    return names.empty() ? "no stage; it is still being opened, or waits" : names;
   }
 
   std::mutex mutex_;

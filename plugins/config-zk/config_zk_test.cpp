@@ -116,6 +116,23 @@ TEST_F(ConfigZkTest, UnknownHostIsWaitedForAndSaid) {
   EXPECT_EQ(agent.failure(), "");
 }
 
+TEST_F(ConfigZkTest, AddressWhereNobodyListensIsCalledThat) {
+  // Whether the library finds out before it has got 'auth' or after it is a race.
+  ZkOptions nobody{parse_zk_servers("127.0.0.1:1"), 5s, "agents:secret", false};
+  for (int i = 0; i < 50; ++i) {
+    ZkClient client(nobody);
+    try {
+      client.open();
+    } catch (const std::runtime_error& error) {
+      EXPECT_STREQ(error.what(), "no server of 127.0.0.1:1 answers");
+    }
+  }
+  options_.server = "127.0.0.1:1";
+  options_.auth = "agents:secret";
+  Agent agent(options_, context_);
+  EXPECT_TRUE(says(context_, "no server of 127.0.0.1:1 answers"));
+}
+
 TEST_F(ConfigZkTest, ExpiredSessionIsReplaced) {
   Other other(server());
   other.put(options_.node, "a = 1");

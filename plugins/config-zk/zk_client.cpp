@@ -162,6 +162,10 @@ void ZkClient::open() {
                                   static_cast<int>(options_.auth.size()), nullptr, nullptr);
     if (code != ZOK) {
       close();
+      // That is its code for a handle whose first attempt to connect has failed meanwhile.
+      if (code == ZINVALIDSTATE) {
+        throw std::runtime_error(fmt::format("no server of {} answers", options_.servers.hosts));
+      }
       throw std::runtime_error(
           fmt::format("no session of {}: {}", options_.servers.hosts, zerror(code)));
     }

@@ -67,10 +67,8 @@ void Labeller::prepare(std::size_t position) {
   verdict.model = card_->name;
   verdict.model_version = card_->version;
   verdict.label = kUnknown;
-  if (probabilities_) {
-    verdict.class_names = card_->labels;
-    verdict.probabilities = probabilities_of(position);
-  }
+  verdict.class_names = card_->labels;
+  if (probabilities_) verdict.probabilities = probabilities_of(position);
 }
 
 void Labeller::holds_too_little(const Session& session) const {

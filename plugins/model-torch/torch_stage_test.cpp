@@ -44,7 +44,7 @@ TEST_F(TorchStageTest, LabelsSessions) {
     EXPECT_EQ(verdict.model_version, "1");
     EXPECT_FLOAT_EQ(verdict.confidence, std::exp(10.0F) / (std::exp(10.0F) + 2));
     EXPECT_THAT(verdict.probabilities, IsEmpty());
-    EXPECT_THAT(verdict.class_names, IsEmpty());
+    EXPECT_THAT(verdict.class_names, ElementsAre("zero", "one", "two"));
   }
 }
 

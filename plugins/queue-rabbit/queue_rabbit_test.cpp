@@ -178,7 +178,8 @@ TEST_F(RabbitTest, WrongUserVhostAndAddressAreConfigurationErrors) {
   for (const auto& [server, words] : std::vector<std::pair<std::string, std::string>>{
            {"amqp://guest:wrong@" + place, "refuses the user 'guest'"},
            {"amqp://guest:guest@" + place + "/nowhere", "vhost 'nowhere'"},
-           {"amqp://127.0.0.1:1", "cannot connect to 127.0.0.1:1"},
+           {"amqp://127.0.0.1:1", "cannot connect to 127.0.0.1:1: Connection refused"},
+           {"amqps://127.0.0.1:1", "cannot connect to 127.0.0.1:1: Connection refused"},
            {"amqp:/x", "expected amqp://"}}) {
     options_.server = server;
     RabbitOut out(options_);

@@ -9,6 +9,7 @@
 #include <openssl/ssl.h>
 
 #include "rabbit_url.h"
+#include "tcp.h"
 
 namespace millrace {
 
@@ -91,10 +92,23 @@ amqp_socket_t* make_socket(amqp_connection_state_t state, const RabbitUrl& url,
   return socket;
 }
 
+/// Why no connection can be made. The library drops the system's error, so it is asked for again.
+std::string why_not(int status, const RabbitUrl& url, Duration timeout) {
+  if (status == AMQP_STATUS_SOCKET_ERROR) {
+    try {
+      (void)connect_tcp(url.host, url.port, timeout);
+    } catch (const std::runtime_error& error) {
+      return error.what();
+    }
+  }
+  return amqp_error_string2(status);
+}
+
 /// Connects. A certificate that is not to be trusted does not become better by waiting.
-void connect(amqp_socket_t* socket, const RabbitUrl& url, const timeval& timeout,
+void connect(amqp_socket_t* socket, const RabbitUrl& url, Duration timeout,
              const std::string& place) {
-  const int status = amqp_socket_open_noblock(socket, url.host.c_str(), url.port, &timeout);
+  const timeval time = time_of(timeout);
+  const int status = amqp_socket_open_noblock(socket, url.host.c_str(), url.port, &time);
   if (status == AMQP_STATUS_OK) return;
   if (status == AMQP_STATUS_SSL_PEER_VERIFY_FAILED) {
     throw Misconfigured("ca", fmt::format("the certificate of {} is signed by nobody that is "
@@ -105,7 +119,7 @@ void connect(amqp_socket_t* socket, const RabbitUrl& url, const timeval& timeout
     throw Misconfigured(
         "server", fmt::format("the certificate of {} is not for the host '{}'", place, url.host));
   }
-  throw LinkLost(fmt::format("cannot connect to {}: {}", place, amqp_error_string2(status)));
+  throw LinkLost(fmt::format("cannot connect to {}: {}", place, why_not(status, url, timeout)));
 }
 
 }  // namespace
@@ -114,9 +128,9 @@ AmqpSession::AmqpSession(const RabbitOptions& options) : state_(amqp_new_connect
   const RabbitUrl url = parse_rabbit_url(options.server);
   amqp_socket_t* socket = state_ ? make_socket(state_.get(), url, options) : nullptr;
   if (socket == nullptr) throw LinkLost("out of memory");
-  timeval timeout = time_of(options.timeout);
   const std::string place = fmt::format("{}:{}", url.host, url.port);
-  connect(socket, url, timeout, place);
+  connect(socket, url, options.timeout, place);
+  timeval timeout = time_of(options.timeout);
   amqp_set_handshake_timeout(state_.get(), &timeout);
   amqp_set_rpc_timeout(state_.get(), &timeout);
   const auto heartbeat = std::chrono::ceil<std::chrono::seconds>(options.heartbeat);

@@ -80,6 +80,17 @@ void append_endpoints(const std::string& src, const std::string& dst, std::strin
   fmt::format_to(to, "{}\n{:{}}{:<{}}", src, "", indent, dst, kThroughDst - indent);
 }
 
+/// Where the model was not sure enough for its most probable class, that one in brackets.
+std::string shown_label(const Verdict& verdict) {
+  if (verdict.label.empty()) return "-";
+  std::string text = printable(verdict.label);
+  const auto best = static_cast<std::size_t>(verdict.label_index);  // -1: beyond every class
+  if (best < verdict.class_names.size() && verdict.class_names[best] != verdict.label) {
+    text += fmt::format(" ({}?)", printable(verdict.class_names[best]));
+  }
+  return text;
+}
+
 void append_table(const Verdict& verdict, std::string& out) {
   const SessionInfo& info = verdict.session;
   const Endpoints ends = endpoints(info);
@@ -96,8 +107,7 @@ void append_table(const Verdict& verdict, std::string& out) {
   }
   fmt::format_to(std::back_inserter(out), " {:>{}} {:>{}}  {:<{}} {:>{}}  {}\n", info.packets,
                  kPacketsWidth, info.bytes, kBytesWidth, to_string(info.due), kReasonWidth,
-                 confidence, kConfidenceWidth,
-                 verdict.label.empty() ? "-" : printable(verdict.label));
+                 confidence, kConfidenceWidth, shown_label(verdict));
 }
 
 }  // namespace

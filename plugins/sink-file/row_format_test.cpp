@@ -41,6 +41,23 @@ TEST_F(SinkFileTest, JsonIsReadBackByAnotherParser) {
             "15 'say \"hi\", all' 0.9877 None\n");
 }
 
+TEST_F(SinkFileTest, TableNamesTheClassThatTheModelWasNotSureOf) {
+  const std::vector<std::string> names = {"a", "b\n"};
+  Verdict unsure = example();
+  unsure.label = "unknown";
+  unsure.label_index = 1;
+  unsure.class_names = names;
+  Verdict sure = unsure;
+  sure.label = "a";
+  sure.label_index = 0;
+  Verdict none = unsure;
+  none.label_index = -1;
+  run(with(RowFormat::table), {unsure, sure, none});
+  EXPECT_THAT(content(), HasSubstr("0.9877  unknown (b?\?)\n"));
+  EXPECT_THAT(content(), HasSubstr("0.9877  a\n"));
+  EXPECT_THAT(content(), HasSubstr("0.9877  unknown\n"));
+}
+
 TEST_F(SinkFileTest, CsvQuotesWhatNeedsIt) {
   run(with(RowFormat::csv), {example()});
   EXPECT_THAT(content(), StartsWith("session,protocol,src,src_port,"));

@@ -16,18 +16,9 @@
 #include "millrace/change.h"
 #include "millrace/testing.h"
 
-namespace millrace {
+#include "support/eventually.h"
 
-/// Polls, so that a slow machine only takes longer.
-inline bool eventually(const std::function<bool()>& holds,
-                       std::chrono::seconds patience = std::chrono::seconds(60)) {
-  const auto deadline = std::chrono::steady_clock::now() + patience;
-  while (!holds()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  return true;
-}
+namespace millrace {
 
 /// The next stage: keeps changes, and does with receipts what the test says.
 class Collector final : public Downstream {

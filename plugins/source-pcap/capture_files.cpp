@@ -62,10 +62,11 @@ bool lies_deeper(const CaptureFile& file) {
 
 }  // namespace
 
-std::vector<CaptureFile> list_captures(const std::vector<std::string>& names) {
+std::vector<CaptureFile> list_captures(const std::vector<std::string>& names,
+                                       const std::function<fs::path(const fs::path&)>& find) {
   std::vector<CaptureFile> files;
   for (const std::string& name : names) {
-    const fs::path path(name);
+    const fs::path path = name == "-" ? fs::path(name) : find(name);
     std::error_code error;
     if (name != "-" && fs::is_directory(path, error)) {
       std::ranges::move(files_below(path), std::back_inserter(files));

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -13,10 +14,12 @@ struct CaptureFile {
   std::filesystem::path folder;  ///< the folder in `file` that stands for it; empty: named itself
 };
 
-/// The files that the option `file` names: a folder stands for all files in it and below it, by
-/// name, without hidden ones. Throws ConfigError("file", ...), with the name that was probably
-/// meant.
-[[nodiscard]] std::vector<CaptureFile> list_captures(const std::vector<std::string>& names);
+/// The files that the option `file` names, each where `find` says it lies (Context::find_file): a
+/// folder stands for all files in it and below it, by name, without hidden ones. Throws
+/// ConfigError("file", ...), with the name that was probably meant.
+[[nodiscard]] std::vector<CaptureFile> list_captures(
+    const std::vector<std::string>& names,
+    const std::function<std::filesystem::path(const std::filesystem::path&)>& find);
 
 /// The sum of the files' sizes; 0 if standard input is among them.
 [[nodiscard]] std::uint64_t total_size(const std::vector<CaptureFile>& files);

@@ -58,7 +58,8 @@ LiveOptions live_options(const PcapOptions& options) {
 void probe_pcap_options(const PcapOptions& options, Findings& findings) {
   try {
     if (options.interface.empty()) {
-      const std::vector<CaptureFile> files = list_captures(options.file);
+      const std::vector<CaptureFile> files =
+          list_captures(options.file, [&](const auto& path) { return findings.find_file(path); });
       if (options.agent_from == AgentFrom::folder) check_folder_names(files);
       return;
     }
@@ -85,7 +86,7 @@ void SourcePcap::open(Context& context) {
     live_ = std::make_unique<LiveCapture>(live_options(options_));
     return;
   }
-  files_ = list_captures(options_.file);
+  files_ = list_captures(options_.file, [&](const auto& path) { return context.find_file(path); });
   if (options_.agent_from == AgentFrom::folder) check_folder_names(files_);
   total_ = total_size(files_);
   // Standard input may stay silent for long: it is opened when the pipeline runs.
@@ -178,8 +179,8 @@ MILLRACE_PLUGIN(
             "file",
             "capture files (pcap or pcapng, plain or compressed with gzip or zstd), "
             "folders of them with all folders below, or \"-\" for standard input; read in the "
-            "order "
-            "given"),
+            "order given; a relative name is looked for in the working folder, then in the "
+            "installation's data folder"),
         option<&PcapOptions::interface>(
             "interface",
             "network interface to capture on, instead of 'file'; \"any\" is all "

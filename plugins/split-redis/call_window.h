@@ -46,8 +46,8 @@ struct Call {
 /// it is lost: then everything unanswered is sent again, which the scripts can tell.
 class CallWindow {
  public:
-  CallWindow(RedisAddress address, RedisTimeouts timeouts)
-      : connection_(std::move(address), timeouts) {}
+  CallWindow(RedisAddress address, RedisTimeouts timeouts, Counter* reconnects)
+      : connection_(std::move(address), timeouts, reconnects) {}
 
   /// Connects if necessary and sends what is unanswered. Throws Transient.
   void ready();

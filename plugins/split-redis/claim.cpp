@@ -29,7 +29,8 @@ void Claim::open(Context& context) {
   }
   const RedisAddress address = parse_redis_url(options_.server, options_.ca);
   const RedisTimeouts timeouts{options_.connect_timeout, options_.timeout};
-  connection_ = std::make_unique<RedisConnection>(address, timeouts);
+  connection_ =
+      std::make_unique<RedisConnection>(address, timeouts, &context.counter("reconnects"));
   try {
     connection_->open();
   } catch (const Transient& error) {

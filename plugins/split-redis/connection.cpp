@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <utility>
 
 #include <hiredis/hiredis.h>
 #include <netinet/in.h>
@@ -63,8 +64,8 @@ bool is_nil(const redisReply& reply) { return reply.type == REDIS_REPLY_NIL; }
 
 void RedisConnection::Free::operator()(redisContext* context) const noexcept { redisFree(context); }
 
-RedisConnection::RedisConnection(RedisAddress address, RedisTimeouts timeouts)
-    : address_(std::move(address)), timeouts_(timeouts) {}
+RedisConnection::RedisConnection(RedisAddress address, RedisTimeouts timeouts, Counter* reconnects)
+    : address_(std::move(address)), timeouts_(timeouts), reconnects_(reconnects) {}
 
 RedisConnection::~RedisConnection() = default;
 
@@ -96,6 +97,7 @@ void RedisConnection::open() {
     redisEnableKeepAlive(context_.get());
   }
   log_in();
+  if (std::exchange(was_open_, true) && reconnects_ != nullptr) reconnects_->add();
 }
 
 void RedisConnection::log_in() {

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "millrace/context.h"
 #include "millrace/error.h"
 #include "millrace/time.h"
 
@@ -65,7 +66,8 @@ struct RedisTimeouts {
 /// and name the server; a refused login and a database that is not there are ConfigError.
 class RedisConnection {
  public:
-  RedisConnection(RedisAddress address, RedisTimeouts timeouts);
+  /// `reconnects` counts the connections after the first; it may be none.
+  RedisConnection(RedisAddress address, RedisTimeouts timeouts, Counter* reconnects = nullptr);
   RedisConnection(const RedisConnection&) = delete;
   RedisConnection& operator=(const RedisConnection&) = delete;
   ~RedisConnection();
@@ -98,6 +100,8 @@ class RedisConnection {
 
   RedisAddress address_;
   RedisTimeouts timeouts_;
+  Counter* reconnects_;
+  bool was_open_ = false;
   std::unique_ptr<TlsTunnel> tunnel_;  ///< goes after the connection
   std::unique_ptr<redisContext, Free> context_;
 };

@@ -36,7 +36,7 @@ void Settler::Desk::hold_back(Receipt ticket, SteadyClock::time_point when) {
 
 Settler::Settler(const RedisAddress& address, RedisTimeouts timeouts, std::vector<KeyNames> names,
                  Context& context)
-    : connection_(address, timeouts),
+    : connection_(address, timeouts, &context.counter("reconnects")),
       names_(std::move(names)),
       context_(context),
       settled_(context.counter("settled")),

@@ -117,7 +117,8 @@ void SplitRedis::open(Context& context) {
   calls_ = &context.counter("calls");
   thin_packets_ = &context.counter("sent-without-bytes");
   window_ = std::make_unique<CallWindow>(parse_redis_url(options_.server, options_.ca),
-                                         RedisTimeouts{options_.connect_timeout, options_.timeout});
+                                         RedisTimeouts{options_.connect_timeout, options_.timeout},
+                                         &context.counter("reconnects"));
   try {
     window_->ready();
   } catch (const Transient& error) {

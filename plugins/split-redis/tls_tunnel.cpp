@@ -5,11 +5,8 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
-#include <utility>
 
 #include <arpa/inet.h>
-#include <fcntl.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
@@ -17,7 +14,6 @@
 #include <openssl/x509v3.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "millrace/error.h"
 
@@ -34,14 +30,6 @@ std::string tls_error() {
   return text.data();
 }
 
-/// False if it does not happen until `until`.
-bool wait_for(int fd, short events, SteadyClock::time_point until) {
-  pollfd one{fd, events, 0};
-  const auto left =
-      std::chrono::duration_cast<std::chrono::milliseconds>(until - SteadyClock::now()).count();
-  return left > 0 && ::poll(&one, 1, static_cast<int>(left)) > 0;
-}
-
 /// Bytes on their way in one direction.
 struct Piece {
   std::array<char, 16384> bytes;
@@ -51,18 +39,6 @@ struct Piece {
 };
 
 }  // namespace
-
-Descriptor& Descriptor::operator=(Descriptor&& other) noexcept {
-  if (this != &other) {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = other.release();
-  }
-  return *this;
-}
-Descriptor::~Descriptor() {
-  if (fd_ >= 0) ::close(fd_);
-}
-int Descriptor::release() { return std::exchange(fd_, -1); }
 
 struct TlsTunnel::Tls {
   struct Free {
@@ -137,39 +113,14 @@ TlsTunnel::~TlsTunnel() {
 
 void TlsTunnel::connect(const std::string& host, std::uint16_t port, Duration timeout) {
   const std::string name = "Redis at " + host + ":" + std::to_string(port);
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  if (const int code = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
-      code != 0) {
-    throw Transient(name + ": " + ::gai_strerror(code));
+  try {
+    server_ = connect_tcp(host, port, timeout);
+  } catch (const std::runtime_error& error) {
+    throw Transient(name + ": cannot connect: " + error.what());
   }
-  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> list(found, &::freeaddrinfo);
-  std::string why = "no address";
-  for (const addrinfo* one = found; one != nullptr; one = one->ai_next) {
-    Descriptor fd(::socket(one->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    int error = 0;
-    if (::connect(fd.get(), one->ai_addr, one->ai_addrlen) != 0) {
-      error = errno;
-      if (error == EINPROGRESS) {
-        socklen_t size = sizeof error;
-        if (!wait_for(fd.get(), POLLOUT, SteadyClock::now() + timeout)) {
-          error = ETIMEDOUT;
-        } else if (::getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &size) != 0) {
-          error = errno;
-        }
-      }
-    }
-    if (error == 0) {
-      const int yes = 1;
-      ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-      ::setsockopt(fd.get(), SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof yes);
-      server_ = std::move(fd);
-      return;
-    }
-    why = std::strerror(error);
-  }
-  throw Transient(name + ": cannot connect: " + why);
+  const int yes = 1;
+  ::setsockopt(server_.get(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+  ::setsockopt(server_.get(), SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof yes);
 }
 
 void TlsTunnel::pump() noexcept {

@@ -7,24 +7,9 @@
 
 #include "millrace/time.h"
 
+#include "tcp.h"
+
 namespace millrace {
-
-/// A file descriptor that is closed with its owner.
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(other.release()) {}
-  Descriptor& operator=(Descriptor&& other) noexcept;
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor();
-  [[nodiscard]] int get() const { return fd_; }
-  [[nodiscard]] int release();
-
- private:
-  int fd_ = -1;
-};
 
 /// TLS for a client library that knows none: connects to a server, checks its certificate, and
 /// gives out a local socket behind which a thread encrypts and decrypts. When either end is closed

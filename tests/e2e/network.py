@@ -1,7 +1,9 @@
 """Network segments of the test's own: a namespace with one interface each, the other end of which is here."""
 from __future__ import annotations
 
+import contextlib
 import os
+import pathlib
 import shutil
 import subprocess
 
@@ -49,6 +51,21 @@ class Segment:
             process.wait()
         ip("link", "del", self.interface)
         ip("netns", "del", self.namespace)
+
+    @contextlib.contextmanager
+    def resolver(self, address: str):
+        """Programs inside the namespace ask the name server at `address`."""
+        # ip-netns(8) puts what is here in the place of the files of /etc.
+        folder = pathlib.Path("/etc/netns") / self.namespace
+        folder.mkdir(parents=True)
+        try:
+            (folder / "resolv.conf").write_text(f"nameserver {address}\n", encoding="ascii")
+            (folder / "nsswitch.conf").write_text("hosts: dns\n", encoding="ascii")
+            yield
+        finally:
+            shutil.rmtree(folder)
+            with contextlib.suppress(OSError):  # others may have theirs there
+                folder.parent.rmdir()
 
     def run(self, *command, **options) -> subprocess.CompletedProcess:
         """Inside the namespace, to its end."""

@@ -67,9 +67,13 @@ def test_draining_is_not_healthy(running):
     assert process.wait(30) == 0
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:99999", "127.0.0.1:x", "192.0.2.1:80"])
-def test_an_address_that_cannot_be_had_is_told(tmp_path, address):
+@pytest.mark.parametrize("address, words", [
+    ("127.0.0.1", "--admin 127.0.0.1: expected HOST:PORT"),
+    ("127.0.0.1:99999", "--admin 127.0.0.1:99999: expected HOST:PORT with a port from 0 to 65535"),
+    ("127.0.0.1:x", "--admin 127.0.0.1:x: expected HOST:PORT with a port"),
+    ("192.0.2.1:80", "cannot listen on '192.0.2.1:80'")])
+def test_an_address_that_cannot_be_had_is_told(tmp_path, address, words):
     path = pipeline(tmp_path, CAPTURE, SESSIONS, COUNT)
     result = run("run", path, "--admin", address, "--var", f"CAPTURE={SAMPLE}")
     assert result.returncode == 2
-    assert f"cannot listen on '{address}'" in result.stderr
+    assert words in result.stderr

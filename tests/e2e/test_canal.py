@@ -1,13 +1,18 @@
 """SQL in a real MariaDB, real Canal, real Kafka, `millrace run`: what changes in the database comes out."""
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
 import pytest
 from millrace import BUILD, PROGRAM, SOURCE, pipeline
+
+sys.path.insert(0, str(SOURCE / "tests/support"))
+from jvm_servers import Kafka  # noqa: E402
 
 SERVICES = SOURCE / "tests/services"
 PLUGIN = BUILD / "lib/millrace/plugins/source-canal.so"
@@ -18,7 +23,7 @@ CHANGES = """
 [stage.changes]
 use          = "source-canal"
 brokers      = "${BROKERS}"
-topics       = "millrace-config"
+topics       = "${TOPIC:-millrace-config}"
 group        = "${GROUP:-e2e}"
 tables       = "millrace.agent_config"
 commit_every = "50ms"
@@ -67,13 +72,13 @@ def servers_fixture():
 class Run:
     """`millrace run` with the changes of the table in a file."""
 
-    def __init__(self, folder: pathlib.Path, servers: Servers, group: str = "e2e"):
+    def __init__(self, folder: pathlib.Path, servers: Servers, group: str = "e2e", *arguments: str):
         self.out, self.log = folder / "changes.jsonl", folder / "log"
         path = pipeline(folder, CHANGES, PRINT)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [PROGRAM, "run", path, "--plugins", BUILD / "tests/canal", "--plugins", PLUGIN.parent, "--var",
-                 f"BROKERS={servers.brokers()}", "--var", f"OUT={self.out}", "--var", f"GROUP={group}"],
+                 f"BROKERS={servers.brokers()}", "--var", f"OUT={self.out}", "--var", f"GROUP={group}", *arguments],
                 stdout=log, stderr=log)
 
     def changes(self) -> list[dict]:
@@ -162,3 +167,56 @@ def test_an_outage_of_kafka_loses_no_change(tmp_path, servers):
     servers.sql("REPLACE INTO agent_config (agent) VALUES ('o3')")
     assert arrives("o2") and arrives("o3"), run.stop()
     run.stop()
+
+
+class Secured:
+    """The doors of Kafka that ask for a user, and a topic with one change."""
+    topic = "secured"
+
+    def __init__(self, servers: Servers):
+        self.kafka = Kafka(servers.folder)
+        change = {"type": "INSERT", "database": "millrace", "table": "agent_config", "isDdl": False, "data": [{"agent": "s1"}]}
+        subprocess.run(["kcat", "-P", "-b", servers.brokers(), "-t", self.topic], input=json.dumps(change), text=True,
+                       capture_output=True, check=True, timeout=60)
+
+    def arguments(self, folder: pathlib.Path, protocol: str, password: str = "", **properties: str) -> list[str]:
+        """For `millrace run`: this door, the right user and password, unless `properties` say otherwise."""
+        (folder / "password").write_text(password or self.kafka.password, encoding="utf-8")
+        given = {"security.protocol": protocol, "sasl.mechanism": "PLAIN", "sasl.username": "millrace",
+                 "sasl.password": f"${{file:{folder}/password}}"}
+        if protocol == "sasl_ssl":
+            given["ssl.ca.location"] = str(self.kafka.certificate)
+        given |= {key.replace("_", "."): value for key, value in properties.items()}
+        table = ", ".join(f'"{key}" = {json.dumps(value)}' for key, value in given.items() if value)
+        return ["--var", f"TOPIC={self.topic}", "--set", f"changes.kafka={{ {table} }}",
+                "--set", f"changes.brokers={self.kafka.at(protocol)}"]
+
+
+@pytest.fixture(scope="module", name="secured")
+def secured_fixture(servers):
+    if not shutil.which("kcat"):
+        pytest.skip("kcat is not installed (package kcat)")
+    return Secured(servers)
+
+
+@pytest.mark.parametrize("protocol", ["sasl_plaintext", "sasl_ssl"])
+def test_changes_come_through_a_door_with_a_password(tmp_path, servers, secured, protocol):
+    run = Run(tmp_path, servers, f"group-{protocol}", *secured.arguments(tmp_path, protocol))
+    assert run.wait_for(1)[0]["after"] == {"agent": "s1"}
+    run.stop()
+
+
+@pytest.mark.parametrize("protocol, properties, words", [
+    ("sasl_plaintext", {"password": "not the right one"}, "Authentication failed: Invalid username or password"),
+    ("sasl_ssl", {"password": "not the right one"}, "Authentication failed: Invalid username or password"),
+    ("sasl_ssl", {"ssl_ca_location": ""}, "certificate verify failed"),
+    ("sasl_plaintext", {"sasl_mechanism": "SCRAM-SHA-256"}, "SCRAM-SHA-256"),
+])
+def test_what_the_door_refuses_is_an_error_that_says_why(tmp_path, servers, secured, protocol, properties, words):
+    run = Run(tmp_path, servers, "refused", *secured.arguments(tmp_path, protocol, **properties), "--set", "changes.wait=2s")
+    assert run.process.wait(60) == 2
+    log = run.log.read_text(encoding="utf-8")
+    assert words in log
+    assert secured.kafka.at(protocol) in log
+    assert not any(password in log for password in (secured.kafka.password, "not the right one"))
+    assert not run.changes()

@@ -1,5 +1,6 @@
 """What the program says and how it ends, whatever it is given."""
 import json
+import re
 import signal
 import subprocess
 
@@ -67,14 +68,42 @@ def test_plugins_that_do_not_fit_stop_the_start(tmp_path, name, words):
     assert f"{path}:" in result.stderr
 
 
-@pytest.mark.parametrize("fault, words", [
-    ("open", "cannot start: open was told to throw"), ("process", "stage 'x' (good): write was told to throw"),
-    ("odd", "it threw something that is no std::exception")])
-def test_a_stage_that_throws_ends_the_run_with_1(tmp_path, fault, words):
-    path = pipeline(tmp_path, CAPTURE, f'[stage.x]\nuse = "good"\nfrom = "capture"\nfault = "{fault}"\n')
-    result = run("run", path, "--plugins", TEST_PLUGINS, "--var", f"CAPTURE={SAMPLE}")
-    assert result.returncode == 1
-    assert words in result.stderr
+TOLD = {"source": '[stage.x]\nuse = "good.source"\n{fault}[stage.end]\nuse = "good"\nfrom = "x"\n',
+        "through": CAPTURE + '[stage.x]\nuse = "good.through"\nfrom = "capture"\n{fault}'
+                             '[stage.end]\nuse = "good"\nfrom = "x"\n',
+        "good": CAPTURE + '[stage.x]\nuse = "good"\nfrom = "capture"\n{fault}'}
+# What is found before anything runs is an error of the file.
+ENDS = {"constructor": 2, "check": 2, "probe": 2, "open": 1, "call": 1, "flush": 1}
+
+
+@pytest.mark.parametrize("odd", [False, True], ids=["exception", "odd"])
+@pytest.mark.parametrize("fault", ENDS)
+@pytest.mark.parametrize("stage", TOLD)
+def test_a_stage_that_throws_is_named(tmp_path, stage, fault, odd):
+    if (stage, fault) == ("source", "flush"):
+        return  # a source is not flushed
+    path = pipeline(tmp_path, TOLD[stage].replace("${CAPTURE}", str(SAMPLE)).replace(
+        "{fault}", f'fault = "{fault}"\nodd = {str(odd).lower()}\n'))
+    result = run(*(["check", "--probe"] if fault == "probe" else ["run"]), path, "--plugins", TEST_PLUGINS)
+    assert result.returncode == ENDS[fault], result.stderr
+    assert ("it threw something that is no std::exception" if odd else "was told to throw") in result.stderr
+    use = stage if stage == "good" else f"good.{stage}"
+    if ENDS[fault] == 2:
+        line = path.read_text(encoding="utf-8").splitlines().index("[stage.x]") + 1
+        assert re.search(rf"^{path}:{line}:\d+: error: stage 'x' \({use}\)", result.stderr, re.M), result.stderr
+    elif fault == "open":
+        assert "millrace: error: x: cannot start: " in result.stderr
+    else:
+        assert f"millrace: error: failed: stage 'x' ({use}): " in result.stderr
+
+
+def test_a_check_that_throws_does_not_hide_the_other_errors(tmp_path):
+    path = pipeline(tmp_path, CAPTURE, '[stage.x]\nuse = "good"\nfrom = "capture"\nfault = "check"\n'
+                    '[stage.y]\nuse = "sink-file"\nfrom = "capture"\nformat = "tabel"\n')
+    result = run("check", path, "--no-env", "--plugins", TEST_PLUGINS)
+    assert result.returncode == 2
+    assert "the check was told to throw" in result.stderr
+    assert "did you mean 'table'?" in result.stderr
 
 
 def test_threads_that_plugins_start_take_no_signals(tmp_path):
@@ -100,6 +129,8 @@ def test_a_plugin_that_is_not_named_is_never_opened(tmp_path):
     ((), "millrace run FILE"), (("rnu",), "did you mean 'run'?"), (("run",), "takes one pipeline file"),
     (("run", "x.toml", "--dran", "1s"), "did you mean --drain?"), (("run", "x.toml", "--drain", "1"), "a duration"),
     (("run", "/nonexistent.toml"), "No such file"), (("run", "/tmp"), "it is a folder"),
+    (("graph", "a.toml", "b.toml"), "takes one pipeline file"), (("version", "x"), "takes no arguments"),
+    (("--version", "x"), "takes no arguments"),
     (("check",), "takes a pipeline file"), (("plugins", "split-memroy"), "did you mean 'split-memory'?"),
     (("graph", "x", "--format", "png"), "text, dot or mermaid")])
 def test_usage_errors_end_with_2(arguments, words):
@@ -144,3 +175,22 @@ def test_json_log_is_json_on_every_line(tmp_path):
     bad = run("run", path, "--log-format", "json", "--var", "CAPTURE=/nonexistent")
     assert bad.returncode == 2
     assert "no file '/nonexistent'" in json.loads(bad.stderr.splitlines()[0])["message"]
+    missing = run("run", tmp_path / "none.toml", "--log-format", "json")
+    assert json.loads(missing.stderr)["message"].startswith(f"{tmp_path}/none.toml: cannot read")
+
+
+def test_a_file_for_dead_letters_that_cannot_be_opened_is_told_where_it_stands(tmp_path):
+    path = pipeline(tmp_path, CAPTURE, '[stage.x]\nuse = "good"\nfrom = "capture"\n'
+                    'on_reject = { file = "/nonexistent/dead.jsonl" }\n')
+    result = run("run", path, "--plugins", TEST_PLUGINS, "--var", f"CAPTURE={SAMPLE}")
+    assert result.returncode == 2
+    line = path.read_text(encoding="utf-8").splitlines().index('on_reject = { file = "/nonexistent/dead.jsonl" }') + 1
+    assert f"{path}:{line}:13: error: the file for dead letters" in result.stderr, result.stderr
+
+
+def test_the_summary_is_in_line_for_long_names(tmp_path):
+    path = pipeline(tmp_path, CAPTURE, '[stage.a-name-of-more-than-16-characters]\nuse = "good"\nfrom = "capture"\n')
+    result = run("run", path, "--plugins", TEST_PLUGINS, "--var", f"CAPTURE={SAMPLE}")
+    table = result.stderr.splitlines()[-3:]
+    assert [line.split()[0] for line in table] == ["stage", "capture", "a-name-of-more-than-16-characters"]
+    assert len({len(line) for line in table}) == 1, result.stderr

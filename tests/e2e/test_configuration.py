@@ -5,10 +5,12 @@ import statistics
 import subprocess
 import threading
 import time
+import tomllib
 
 import pytest
 from agent_flow import Agent, ZooKeeper, counted, need_plugins
 from millrace import SOURCE, Running, until
+from name_server import NameServer
 from network import Segment, need
 from server_flow import Process, Services
 
@@ -52,6 +54,14 @@ class Site:
     def topic(self) -> str:
         return self.address.get("CANAL", "millrace-config").rsplit("/", 1)[-1]
 
+    def set_filter(self, agent: str, text: str):
+        """Returns when the agent captures with it."""
+        self.services.sql(f"UPDATE agent_config SET filter = '{text}' WHERE agent = '{agent}'")
+        node = f"/millrace/agents/{agent}"
+        until(lambda: f'"{text}"' in self.zookeeper.client.get(node)[0].decode(), 30, f"filter {text} in {node}")
+        generation = self.zookeeper.client.exists(node).mzxid
+        self.zookeeper.wait_for(agent, lambda status: status["applied"] == generation and status["ok"])
+
     def stop(self):
         for running in (*self.agents.values(), *(getattr(self, name, None) for name in ("config", "server"))):
             if running is not None and running.process.poll() is None:
@@ -72,8 +82,28 @@ def site(tmp_path_factory):
         one.stop()
 
 
-def test_traffic_of_real_clients_ends_as_rows(site):
+LABELS = {*tomllib.loads((SOURCE / "models/ustc-tfc2016-fast.toml").read_text(encoding="utf-8"))["labels"], "unknown"}
+
+
+def verdicts(site, agent: str, protocol: int, server: str, port: int, least: int) -> list[tuple[str, ...]]:
+    """(packets, label, confidence, model, model version) of the agent's sessions with payload with the server."""
+    where = f"payload_bytes > 0 AND agent = '{agent}' AND protocol = {protocol} AND dst = INET6_ATON('{server}') AND dst_port = {port}"
+
+    def rows():
+        return site.services.sql(f"SELECT packets, label, confidence, model, model_version FROM sessions WHERE {where}")
+    until(lambda: len(rows()) >= least, 60, f"{least} sessions of {agent} with {server}:{port}")
+    return rows()
+
+
+def assert_classified(rows):
+    for _, label, confidence, model, version in rows:
+        assert label in LABELS and 0 < float(confidence) <= 1
+        assert (model, version) == ("ustc-tfc2016-fast", "1")
+
+
+def test_tcp_of_real_clients_ends_as_rows(site):
     for name in AGENTS:
+        site.set_filter(name, "tcp or udp")
         segment = site.segments[name]
         segment.start("/usr/bin/python3", "-m", "http.server", "8000", "--bind", segment.there, "--directory", SOURCE / "docs")
         until(lambda one=segment: subprocess.run(["curl", "-sf", f"http://{one.there}:8000/"], capture_output=True,
@@ -84,15 +114,27 @@ def test_traffic_of_real_clients_ends_as_rows(site):
             assert connection.getresponse().read()
             connection.close()
     for name in AGENTS:
-        there = site.segments[name].there
-        until(lambda agent=name, host=there: int(site.services.sql(
-            f"SELECT COUNT(*) FROM sessions WHERE agent = '{agent}' AND dst_port = 8000 AND dst = INET6_ATON('{host}')"
-        )[0][0]) >= 6, 60, f"the sessions of {name}")
+        assert_classified(verdicts(site, name, 6, site.segments[name].there, 8000, 6))
     # Each agent has seen its own segment alone.
     for name, other in itertools.permutations(AGENTS, 2):
         there = site.segments[other].there
         assert site.services.sql(
             f"SELECT COUNT(*) FROM sessions WHERE agent = '{name}' AND dst = INET6_ATON('{there}')")[0][0] == "0"
+
+
+def test_udp_of_real_resolvers_ends_as_rows(site):
+    """The system's resolver in the namespace asks a name server on this side."""
+    for name in AGENTS:
+        site.set_filter(name, "tcp or udp")
+        segment = site.segments[name]
+        with NameServer(segment.here, "millrace.test", "192.0.2.7"), segment.resolver(segment.here):
+            for _ in range(5):
+                found = segment.run("getent", "ahostsv4", "millrace.test").stdout
+                assert found.split()[0] == "192.0.2.7", found
+    for name in AGENTS:
+        rows = verdicts(site, name, 17, site.segments[name].here, 53, 5)
+        assert [row[0] for row in rows] == ["2"] * 5, "a question and its answer"
+        assert_classified(rows)
 
 
 class Hops:
@@ -141,11 +183,7 @@ def test_an_update_changes_the_capture_within_a_second(site, capsys):
 def test_the_filter_is_what_the_row_says(site):
     """After the last change: UDP is captured, and with 'udp' TCP is not."""
     agent = AGENTS[0]
-    site.services.sql(f"UPDATE agent_config SET filter = 'udp port 4711' WHERE agent = '{agent}'")
-    values = f"/millrace/agents/{agent}"
-    until(lambda: b"4711" in site.zookeeper.client.get(values)[0], 30, "the node")
-    generation = site.zookeeper.client.exists(values).mzxid
-    site.zookeeper.wait_for(agent, lambda status: status["applied"] == generation and status["ok"])
+    site.set_filter(agent, "udp port 4711")
     segment = site.segments[agent]
     subprocess.run(["curl", "-s", "-m", "2", f"http://{segment.there}:8000/"], capture_output=True, check=False)
     segment.run("/usr/bin/python3", "-c", "import socket\nfor i in range(10):\n"

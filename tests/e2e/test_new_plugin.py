@@ -4,7 +4,7 @@ import shlex
 import subprocess
 
 import pytest
-from millrace import BUILD, CAPTURE, PRINT, SAMPLE, SESSIONS, pipeline, run
+from millrace import BUILD, CAPTURE, PRINT, SESSIONS, pipeline, run
 
 
 def sh(command, folder, **env):
@@ -45,7 +45,8 @@ def test_a_new_transform_runs_in_a_pipeline_from_an_installation(tmp_path):
                     '[stage.long]\nuse = "long-only"\nfrom = "capture"\nmin_length = 100\n',
                     SESSIONS.replace('from = "capture"', 'from = "long"'), PRINT)
     run_it = subprocess.run([millrace, "run", path, "--plugins", folder / "build/plugins", "--var",
-                             f"CAPTURE={SAMPLE}"], capture_output=True, text=True, timeout=60, check=False)
+                             "CAPTURE=samples/sample.pcap"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+                            check=False)
     assert run_it.returncode == 0, run_it.stderr
     assert "long: dropped too-short" in run_it.stderr
     assert run_it.stdout

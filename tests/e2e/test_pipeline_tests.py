@@ -107,8 +107,8 @@ def test_a_plugin_that_is_missing_is_an_error_unless_the_test_needs_it(tmp_path)
 
 def test_a_plugin_that_crashes_fails_its_own_test_only(tmp_path):
     pipeline = '[stage.capture]\nuse = "source-pcap"\nfile = "${CAPTURE}"\n[stage.x]\nuse = "good"\nfrom = "capture"\nfault = "${FAULT:-none}"\n'
-    path = write(tmp_path, case("crashes", "..x", keys='vars = { FAULT = "crash" }'), case("throws", "..x", keys='vars = { FAULT = "process" }'),
-                 case("must throw", "..x", keys='vars = { FAULT = "process" }\nfails = "write was told to throw"'), case("works", "..x"),
+    path = write(tmp_path, case("crashes", "..x", keys='vars = { FAULT = "crash" }'), case("throws", "..x", keys='vars = { FAULT = "call" }'),
+                 case("must throw", "..x", keys='vars = { FAULT = "call" }\nfails = "write was told to throw"'), case("works", "..x"),
                  pipeline=pipeline)
     result = run("test", path, "--plugins", TEST_PLUGINS, "--var", f"CAPTURE={SAMPLE}")
     assert result.returncode == 1

@@ -1,6 +1,8 @@
 """tests/services: private servers that start, come back with their data, and go away."""
+import hashlib
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,6 +11,9 @@ import time
 
 import pytest
 from millrace import SOURCE
+
+sys.path.insert(0, str(SOURCE / "tests/support"))
+import jvm_servers  # noqa: E402
 
 SCRIPT = SOURCE / "tests/services"
 
@@ -99,6 +104,33 @@ def test_what_is_not_installed_is_named(tmp_path):
                           capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (77, "SKIPPED: package redis-server is not installed\n")
     assert not pathlib.Path(tmp_path / "d/redis.json").exists()
+
+
+NO_REPOSITORY = """<settings><mirrors><mirror>
+  <id>none</id> <mirrorOf>*</mirrorOf> <url>http://127.0.0.1:1/</url>
+</mirror></mirrors></settings>"""
+
+
+@pytest.mark.skipif(not shutil.which("mvn") or not shutil.which("java"), reason="maven or a Java is not installed")
+def test_jars_that_cannot_be_fetched_are_a_reason_to_skip(tmp_path):
+    (tmp_path / ".m2").mkdir()
+    (tmp_path / ".m2/settings.xml").write_text(NO_REPOSITORY, encoding="utf-8")
+    done = subprocess.run([str(SCRIPT), "start", "kafka", "--dir", tmp_path / "d"], capture_output=True, text=True, check=False,
+                          env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "MAVEN_OPTS": f"-Duser.home={tmp_path}"})
+    assert done.returncode == 77, done.stderr
+    assert "SKIPPED: the jars of kafka cannot be fetched: mvn: " in done.stderr
+
+
+def test_a_jar_with_another_sum_is_not_taken(tmp_path, monkeypatch):
+    """Neither from the cache nor from the repository."""
+    monkeypatch.setattr(jvm_servers, "CACHE", tmp_path)
+    path = "org/example/one/1.0/one-1.0.jar"
+    monkeypatch.setattr(jvm_servers, "bring", lambda paths, folder: (folder / "one-1.0.jar").write_bytes(b"brought"))
+    (tmp_path / "one-1.0.jar").write_bytes(b"cached")
+    with pytest.raises(jvm_servers.Failure, match="one-1.0.jar is not what it was"):
+        jvm_servers.fetch([f"{hashlib.sha256(b'expected').hexdigest()}  {path}"])
+    sound = f"{hashlib.sha256(b'brought').hexdigest()}  {path}"
+    assert [file.read_bytes() for file in jvm_servers.fetch([sound])] == [b"brought"]
 
 
 @pytest.mark.parametrize("name", ["mariadb", "postgres", "rabbitmq", "zookeeper"])

@@ -37,6 +37,18 @@ def packets_in(capture: bytes) -> list[bytes]:
     return records
 
 
+def test_the_sample_is_found_from_any_folder(plain, tmp_path):
+    """As the model is: pipelines/standalone.toml names both."""
+    for command in ("run", "check"):
+        result = run(command, plain, *(["--probe"] if command == "check" else []), "--var", "CAPTURE=samples/sample.pcap",
+                     cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        missing = run(command, plain, *(["--probe"] if command == "check" else []), "--var", "CAPTURE=samples/none.pcap",
+                      cwd=tmp_path)
+        assert missing.returncode == 2
+        assert "there is no file 'samples/none.pcap'" in missing.stderr
+
+
 def test_every_packet_is_accounted_for(plain):
     rows = [json.loads(line) for line in sessions_of(plain, SAMPLE).splitlines()]
     records = packets_in(SAMPLE.read_bytes())

@@ -5,9 +5,10 @@ import pwd
 import re
 import signal
 import socket
+import subprocess
 
 import pytest
-from millrace import SAMPLE, Running, pipeline, run, until
+from millrace import BUILD, SAMPLE, Running, pipeline, run, until
 
 FILE = """
 [pipeline]
@@ -132,6 +133,48 @@ def test_a_wrong_configuration_leaves_the_running_one_alone(agent, what):
     assert processes(it.process.pid) == [child]
     it.write('interface = "lo"\nfilter = "icmp"\n')
     assert it.runs_with(3) != child
+    it.drain()
+
+
+def test_a_configuration_that_does_not_come_up_gives_way_to_the_last_that_did(tmp_path):
+    """Only opening its stages shows that it does not work."""
+    values = tmp_path / "values.toml"
+    values.write_text('fault = "none"\n', encoding="utf-8")
+    path = pipeline(tmp_path, FILE.format(path=values).replace('interface = "${config.interface}"', 'file = "-"') +
+                    '[stage.end]\nuse = "good"\nfrom = "capture"\nfault = "${config.fault}"\n')
+    with subprocess.Popen(["sleep", "1000"], stdout=subprocess.PIPE) as silence:
+        it = Running(tmp_path / "log", path, "--plugins", BUILD / "tests/plugins", stdin=silence.stdout)
+        try:
+            it.wait_for("runs with generation 1")
+            new = values.with_suffix(".new")
+            new.write_text('fault = "open"\n', encoding="utf-8")
+            new.rename(values)
+            it.wait_for("going back to generation 1")
+            assert it.text().count("the pipeline ended with exit code 1:\nend: cannot start: open was told to throw") == 3
+            it.wait_for("runs with generation 1", count=2)
+            it.drain()
+        finally:
+            silence.kill()
+            it.kill()
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (("--stages", "..nowhere"), "--stages ..nowhere: there is no stage 'nowhere'"),
+    (("--stages", "capture"), "--stages capture: expected ..QUEUE"),
+    (("--user", "nobody-at-all"), "there is no user 'nobody-at-all'"),
+    (("--admin", "here"), "--admin here: expected HOST:PORT")])
+def test_wrong_arguments_end_it_before_anything_starts(tmp_path, arguments, words):
+    values = tmp_path / "values.toml"
+    values.write_text('interface = "lo"\n', encoding="utf-8")
+    result = run("run", pipeline(tmp_path, FILE.format(path=values)), *arguments, timeout=30)
+    assert result.returncode == 2
+    assert words in result.stderr
+
+
+@needs_root
+def test_a_cut_that_the_plugins_do_not_allow_is_told_by_the_check(agent):
+    it = agent('interface = "lo"\n', "--stages", "..sessions")
+    it.wait_for(r"generation 1 cannot be applied:\n.*--stages ..sessions: there is no queue in stage 'sessions'")
     it.drain()
 
 

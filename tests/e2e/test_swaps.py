@@ -1,55 +1,180 @@
-"""A backend is swapped by its `use` line: the shipped server file with memory in place of Redis and RabbitMQ, and with
-PostgreSQL in place of MySQL."""
-import re
-import sqlite3
+"""A backend is swapped by its `use` line, and by its address where that is of another kind: the shipped server file runs
+with each, and each time the rows are those that the standalone file gives for the same capture."""
+from __future__ import annotations
 
+import json
+import pathlib
+import re
+import shutil
+import sqlite3
+import subprocess
+
+import flask_service
 import pytest
-from millrace import BUILD, SAMPLE, pipeline, run, until
+from millrace import BUILD, SAMPLE, SOURCE, pipeline, run, until
 from server_flow import SERVER, Process, Services, Upload, need_plugins
 
 need_plugins()
-IN_MEMORY = {"split-redis": "split-memory.tickets", "queue-rabbit": "queue-memory", "split-redis.claim": "split-memory.claim"}
-# The server that a sink writes to, and how its rows are read.
-STORES = {
-    "sink-mysql": ("mariadb", "SELECT LOWER(HEX(session)), packets, label FROM sessions"),
-    "sink-postgres": ("postgres", "SELECT session, packets, label FROM sessions_readable"),
-}
+
+NOBODY = {"REDIS": "redis://127.0.0.1:1", "RABBITMQ": "amqp://127.0.0.1:1", "MARIADB": "mysql://127.0.0.1:1/none"}
+MODEL = "models/ustc-tfc2016-fast.pt"
 
 
-@pytest.fixture(scope="module", params=STORES)
-def services(request, tmp_path_factory):
-    if not (BUILD / f"lib/millrace/plugins/{request.param}.so").exists():
-        pytest.skip(f"not built, a library is not installed: {request.param}")
-    server, query = STORES[request.param]
-    made = Services(tmp_path_factory.mktemp("services"), server)
-    made.address.update(REDIS="redis://127.0.0.1:1", RABBITMQ="amqp://127.0.0.1:1")  # nobody is there
-    made.instead = {**IN_MEMORY, "sink-mysql": request.param}
-    if server == "postgres":
-        made.address["MARIADB"] = made.address["POSTGRES"]
-        made.sql = made.psql
-    made.rows = lambda: sorted((session, int(packets), label) for session, packets, label in made.sql(query))
+class Backends:
+    """The servers that a case needs, each started when it is first asked for."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        self.started: dict[str, Services] = {}
+        self.model: flask_service.Service | None = None
+
+    def server(self, name: str) -> Services:
+        if name not in self.started:
+            folder = self.folder / name
+            folder.mkdir()
+            self.started[name] = Services(folder, name)
+        return self.started[name]
+
+    def service(self) -> flask_service.Service:
+        if flask_service.missing():
+            pytest.skip(f"not installed: {', '.join(flask_service.missing())}")
+        if self.model is None:
+            self.model = flask_service.Service(self.folder, SOURCE / MODEL)
+        return self.model
+
+    def stop(self):
+        for services in self.started.values():
+            services.stop()
+        if self.model:
+            self.model.stop()
+
+
+class Case:
+    """One version of the server file: its use lines, what else is set, and where the rows are then."""
+
+    def __init__(self, folder: pathlib.Path, backends: Backends):
+        self.folder, self.backends = folder, backends
+        self.address = dict(NOBODY)
+        self.text = SERVER.read_text(encoding="utf-8")
+        self.settings = {"sessions.delay": "1s", "queue.delay": "1s"}
+        self.rows = None
+
+    def use(self, old: str, new: str):
+        self.text, count = re.subn(rf'^(use +)= "{re.escape(old)}"$', rf'\1= "{new}"', self.text, flags=re.M)
+        assert count == 1, f"no use line of {old}"
+        plugin = new.split(".")[0]
+        if not (BUILD / f"lib/millrace/plugins/{plugin}.so").exists():
+            pytest.skip(f"not built, a library is not installed: {plugin}")
+
+    def addressed(self, **lines: str):
+        """The last stage's own options: these in place of the address and `create` of a database."""
+        head, _, _ = self.text.partition('server = "${MYSQL')
+        self.text = head + "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
+
+    def redis_rabbit(self):
+        for name in ("redis", "rabbitmq"):
+            self.address[name.upper()] = self.backends.server(name).address[name.upper()]
+
+    def memory(self):
+        self.use("split-redis", "split-memory.tickets")
+        self.use("queue-rabbit", "queue-memory")
+        self.use("split-redis.claim", "split-memory.claim")
+
+    def sink_mysql(self):
+        services = self.backends.server("mariadb")
+        services.sql("DROP VIEW IF EXISTS sessions_readable")
+        services.sql("DROP TABLE IF EXISTS sessions")
+        self.address["MARIADB"] = services.address["MARIADB"]
+        self.rows = lambda: services.sql("SELECT LOWER(HEX(session)), packets, label FROM sessions")
+
+    def sink_postgres(self):
+        self.use("sink-mysql", "sink-postgres")
+        services = self.backends.server("postgres")
+        self.address["MARIADB"] = services.address["POSTGRES"]
+        services.psql("DROP TABLE IF EXISTS sessions CASCADE")
+        self.rows = lambda: services.psql("SELECT session, packets, label FROM sessions_readable")
+
+    def sink_sqlite(self):
+        self.use("sink-mysql", "sink-sqlite")
+        database = self.folder / "swapped.db"
+        self.addressed(path=str(database))
+
+        def rows():
+            with sqlite3.connect(database) as connection:
+                return connection.execute("SELECT session, packets, label FROM sessions").fetchall()
+        self.rows = rows
+
+    def sink_file(self):
+        self.use("sink-mysql", "sink-file")
+        out = self.folder / "swapped.jsonl"
+        self.addressed(path=str(out))
+        self.rows = lambda: [] if not out.exists() else self.of_json(out.read_text(encoding="utf-8").splitlines())
+
+    def sink_kafka(self):
+        self.use("sink-mysql", "sink-kafka")
+        if not shutil.which("kcat"):
+            pytest.skip("kcat is not installed (package kcat)")
+        brokers = self.backends.server("kafka").address["KAFKA"]
+        topic = self.folder.name
+        self.addressed(brokers=brokers, topic=topic)
+
+        def rows():
+            done = subprocess.run(["kcat", "-C", "-b", brokers, "-t", topic, "-o", "beginning", "-e", "-q"],
+                                  capture_output=True, text=True, check=False, timeout=60)
+            return self.of_json(done.stdout.splitlines()) if done.returncode == 0 else []
+        self.rows = rows
+
+    @staticmethod
+    def of_json(lines: list[str]) -> list[tuple]:
+        verdicts = map(json.loads, lines)
+        return [(verdict["session"], verdict["packets"], verdict["label"]) for verdict in verdicts]
+
+    def model_torch(self):
+        pass
+
+    def model_http(self):
+        self.use("model-torch", "model-http")
+        self.settings["model.url"] = self.backends.service().url
+
+
+@pytest.fixture(scope="module", name="backends")
+def backends_fixture(tmp_path_factory):
+    made = Backends(tmp_path_factory.mktemp("backends"))
     yield made
     made.stop()
 
 
-def test_the_server_file_runs_in_memory_by_its_use_lines(services, tmp_path):
-    text = SERVER.read_text(encoding="utf-8")
-    for use, instead in services.instead.items():
-        text, count = re.subn(rf'^(use +)= "{re.escape(use)}"$', rf'\1= "{instead}"', text, flags=re.M)
-        assert count == 1
-    server = Process(tmp_path, "server", "", services, {"sessions.delay": "1s", "queue.delay": "1s"}, pipeline(tmp_path, text))
+@pytest.fixture(scope="module", name="expected")
+def expected_fixture(tmp_path_factory):
+    database = tmp_path_factory.mktemp("expected") / "sessions.db"
+    result = run("run", "pipelines/standalone.toml", "--var", f"CAPTURE={SAMPLE}", "--var", f"DATABASE={database}",
+                 "--set", "sessions.delay=1s", "--set", "capture.agent=one", "--set", "model.min_confidence=0.0")
+    assert result.returncode == 0, result.stderr
+    with sqlite3.connect(database) as connection:
+        rows = sorted(connection.execute("SELECT session, packets, label FROM sessions"))
+    assert len({label for _, _, label in rows}) > 3
+    return rows
+
+
+SINKS = ("sink_mysql", "sink_postgres", "sink_sqlite", "sink_file", "sink_kafka")
+# Every sink with both stores, and with both models; the model behind a service with both stores.
+CASES = [("model_torch", sink, store) for sink in SINKS for store in ("memory", "redis_rabbit")]
+CASES += [("model_http", sink, "memory") for sink in SINKS] + [("model_http", "sink_mysql", "redis_rabbit")]
+
+
+@pytest.mark.parametrize("model, sink, store", CASES)
+def test_the_server_file_gives_the_same_rows(model, sink, store, backends, expected, tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    case = Case(tmp_path, backends)
+    for swap in (store, sink, model):
+        getattr(case, swap)()
+    case.settings["model.min_confidence"] = "0.0"  # no class of the sample is sure: so that there are labels to compare
+    server = Process(tmp_path, "server", "", case, case.settings, pipeline(tmp_path, case.text))
     url = server.wait_for(r"listening on (http://\S+)").group(1)
     Upload("one", [SAMPLE.read_bytes()], lambda: [url]).start().join()
 
-    database = tmp_path / "sessions.db"
-    result = run("run", "pipelines/standalone.toml", "--var", f"CAPTURE={SAMPLE}", "--var", f"DATABASE={database}",
-                 "--set", "sessions.delay=1s", "--set", "capture.agent=one")
-    assert result.returncode == 0, result.stderr
-    with sqlite3.connect(database) as connection:
-        expected = sorted(connection.execute("SELECT session, packets, label FROM sessions"))
-    assert expected
-
-    until(lambda: len(services.rows()) >= len(expected), 60, f"{len(expected)} rows")
+    def rows():
+        return sorted((session, int(packets), label) for session, packets, label in case.rows())
+    until(lambda: len(rows()) >= len(expected), 60, f"{len(expected)} rows")
     server.drain()
-    assert [row[0] for row in services.rows()] == [row[0] for row in expected]
-    assert services.rows() == expected
+    assert rows() == expected

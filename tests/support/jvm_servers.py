@@ -1,38 +1,80 @@
 """Kafka and Canal for tests/services, from their Maven artifacts."""
 from __future__ import annotations
 
-import concurrent.futures
+import fcntl
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import string
 import subprocess
-import urllib.error
-import urllib.request
+import tempfile
 import uuid
 
 from servers import Failure, MariaDB, Server, ask
 
 HERE = pathlib.Path(__file__).resolve().parent
-REPOSITORY = os.environ.get("MILLRACE_MAVEN", "https://repo1.maven.org/maven2")
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "millrace/jars"
+PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
+POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>millrace</groupId> <artifactId>jars</artifactId> <version>1</version> <packaging>pom</packaging>
+  <build><plugins><plugin>
+    <artifactId>maven-dependency-plugin</artifactId>
+    <configuration>
+      <outputDirectory>${project.basedir}</outputDirectory>
+      <artifactItems>
+%s
+      </artifactItems>
+    </configuration>
+  </plugin></plugins></build>
+</project>
+"""
 
 
-def fetch(line: str) -> pathlib.Path:
-    """One artifact of a list of sums and paths, from the cache or the repository."""
-    expected, path = line.split()
-    file = CACHE / pathlib.PurePosixPath(path).name
-    if file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() == expected:
-        return file
-    with urllib.request.urlopen(f"{REPOSITORY}/{path}", timeout=60) as answer:
-        data = answer.read()
-    if hashlib.sha256(data).hexdigest() != expected:
-        raise Failure(f"{REPOSITORY}/{path} is not what it was: its SHA-256 differs")
-    fresh = file.with_suffix(f".{os.getpid()}")
-    fresh.write_bytes(data)
-    fresh.replace(file)
-    return file
+def item(path: str) -> str:
+    """An artifact of a list, for Maven."""
+    *group, artifact, version, _ = path.split("/")
+    return (f"<artifactItem><groupId>{'.'.join(group)}</groupId><artifactId>{artifact}</artifactId>"
+            f"<version>{version}</version></artifactItem>")
+
+
+def matches(file: pathlib.Path, expected: str) -> bool:
+    return file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() == expected
+
+
+def fetch(lines: list[str]) -> list[pathlib.Path]:
+    """The artifacts of a list of sums and paths: those that the cache lacks are brought by Maven, from wherever it is
+    set up to get them. Throws OSError if it cannot."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    wanted = [(expected, path, CACHE / pathlib.PurePosixPath(path).name) for expected, path in map(str.split, lines)]
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lacking = [one for one in wanted if not matches(one[2], one[0])]
+        if lacking:
+            with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+                bring([path for _, path, _ in lacking], pathlib.Path(folder))
+                for expected, path, file in lacking:
+                    brought = pathlib.Path(folder) / file.name
+                    if not matches(brought, expected):
+                        raise Failure(f"{path} is not what it was: its SHA-256 differs")
+                    brought.replace(file)
+    return [file for _, _, file in wanted]
+
+
+def bring(paths: list[str], folder: pathlib.Path) -> None:
+    if not shutil.which("mvn"):
+        raise OSError("package maven is not installed")
+    (folder / "pom.xml").write_text(POM % "\n".join(map(item, paths)), encoding="utf-8")
+    try:
+        done = subprocess.run(["mvn", "--batch-mode", "--quiet", f"{PLUGIN}:copy"], cwd=folder,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"mvn does not end within {error.timeout} s") from None
+    if done.returncode != 0:
+        found = re.search(r"\[ERROR\] (.*)", done.stdout)
+        raise OSError(f"mvn: {found.group(1) if found else done.stderr.strip()}")
 
 
 class JvmServer(Server):
@@ -43,12 +85,10 @@ class JvmServer(Server):
     def missing(self):
         missing = super().missing()
         try:
-            CACHE.mkdir(parents=True, exist_ok=True)
             lines = (HERE / f"{self.name}.sha256").read_text(encoding="utf-8").splitlines()
-            with concurrent.futures.ThreadPoolExecutor(8) as pool:
-                self.jars = [str(file) for file in pool.map(fetch, lines)]
-        except (OSError, urllib.error.URLError) as error:
-            missing.append(f"the artifacts of {self.name} cannot be fetched from {REPOSITORY}: {error}")
+            self.jars = [str(file) for file in fetch(lines)]
+        except OSError as error:
+            missing.append(f"the jars of {self.name} cannot be fetched: {error}")
         return missing
 
     def java(self, main: str, *arguments: str, properties: tuple[str, ...] = ()) -> list[str]:
@@ -58,17 +98,39 @@ class JvmServer(Server):
 
 
 class Kafka(JvmServer):
-    """One node, broker and controller (KRaft). Topics are made when they are first used."""
+    """One node, broker and controller (KRaft). Topics are made when they are first used. Beside the plain port there are
+    two for the user `millrace` (mechanism PLAIN), the second with TLS, whose certificate is signed by itself."""
     name = "kafka"
-    ports = ("port", "controller")
+    packages = {**JvmServer.packages, "/usr/bin/openssl": "openssl"}
+    ports = ("port", "controller", "sasl_plaintext", "sasl_ssl")
+    password = "only for tests"
+
+    @property
+    def certificate(self) -> pathlib.Path:
+        return self.data / "conf/certificate.pem"
+
+    def at(self, port: str) -> str:
+        return f"127.0.0.1:{self.state['ports'][port]}"
 
     def prepare(self):
         controller = self.state["ports"]["controller"]
         conf = self.data / "conf"
         conf.mkdir(exist_ok=True)
+        if not (conf / "identity.pem").exists():
+            self.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=kafka", "-addext",
+                      "subjectAltName=IP:127.0.0.1", "-keyout", str(conf / "key.pem"), "-out", str(self.certificate)])
+            (conf / "identity.pem").write_text((conf / "key.pem").read_text(encoding="ascii") +
+                                               self.certificate.read_text(encoding="ascii"), encoding="ascii")
+        login = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_millrace="{self.password}";'
         (conf / "server.properties").write_text("\n".join([
             "process.roles=broker,controller", "node.id=1", f"controller.quorum.voters=1@127.0.0.1:{controller}",
-            f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}",
+            f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller},"
+            f"SASL_PLAINTEXT://{self.at('sasl_plaintext')},SASL_SSL://{self.at('sasl_ssl')}",
+            "listener.security.protocol.map=" + ",".join(
+                f"{name}:{name}" for name in ("PLAINTEXT", "SASL_PLAINTEXT", "SASL_SSL")) + ",CONTROLLER:PLAINTEXT",
+            "sasl.enabled.mechanisms=PLAIN", f"listener.name.sasl_plaintext.plain.sasl.jaas.config={login}",
+            f"listener.name.sasl_ssl.plain.sasl.jaas.config={login}",
+            "ssl.keystore.type=PEM", f"ssl.keystore.location={conf / 'identity.pem'}",
             "controller.listener.names=CONTROLLER", f"log.dirs={self.data / 'data'}", "num.partitions=1",
             "offsets.topic.replication.factor=1", "offsets.topic.num.partitions=1", "transaction.state.log.replication.factor=1",
             "transaction.state.log.min.isr=1", "group.initial.rebalance.delay.ms=0", *self.options, ""]), encoding="utf-8")

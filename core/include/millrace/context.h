@@ -9,6 +9,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 #include "millrace/time.h"
 
@@ -58,6 +59,15 @@ class Clock {
   [[nodiscard]] virtual Timestamp now() const = 0;
 };
 
+/// What Context::find_file returns, with the installation's data folder.
+[[nodiscard]] inline std::filesystem::path find_file(const std::filesystem::path& path,
+                                                     const std::filesystem::path& data_folder) {
+  std::error_code error;
+  if (path.is_absolute() || std::filesystem::exists(path, error)) return path;
+  std::filesystem::path installed = data_folder / path;
+  return std::filesystem::exists(installed, error) ? installed : path;
+}
+
 /// What the host offers to one stage. It is handed to `open` and outlives the stage. All functions
 /// may be called from any thread.
 class Context {
@@ -102,9 +112,9 @@ class Context {
   /// A finite source tells how far it is, in bytes or any other unit. `total` 0: not known.
   virtual void progress(std::uint64_t done, std::uint64_t total) = 0;
 
-  /// An input file named in the pipeline file (a model): `path` as it is if it is absolute or
-  /// exists below the working folder, else below the data folder of the installation if it exists
-  /// there, else as it is.
+  /// An input file named in the pipeline file (a model, a capture): `path` as it is if it is
+  /// absolute or exists below the working folder, else below the data folder of the installation if
+  /// it exists there, else as it is.
   [[nodiscard]] virtual std::filesystem::path find_file(
       const std::filesystem::path& path) const = 0;
 

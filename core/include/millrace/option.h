@@ -51,7 +51,7 @@ struct OptionSpec {
 };
 
 /// The valid name nearest to `name`, or empty if none is near (Damerau-Levenshtein distance of at
-/// most a third of the length).
+/// most a third of the length) or it has less than three letters.
 [[nodiscard]] std::string nearest(std::string_view name, const std::vector<std::string>& names);
 
 namespace detail {

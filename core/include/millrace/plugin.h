@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -9,6 +10,7 @@
 
 #include "millrace/abi.h"
 #include "millrace/batch.h"
+#include "millrace/context.h"
 #include "millrace/option.h"
 #include "millrace/provider.h"
 #include "millrace/stage.h"
@@ -28,6 +30,13 @@ class Findings {
     std::string option;  ///< empty: the stage as a whole
     std::string message;
   };
+  Findings() = default;
+  explicit Findings(std::filesystem::path data_folder) : data_folder_(std::move(data_folder)) {}
+
+  /// For a probe: as Context::find_file.
+  [[nodiscard]] std::filesystem::path find_file(const std::filesystem::path& path) const {
+    return millrace::find_file(path, data_folder_);
+  }
   void add(std::string option, std::string message) {
     list_.push_back({std::move(option), std::move(message)});
   }
@@ -35,6 +44,7 @@ class Findings {
 
  private:
   std::vector<Finding> list_;
+  std::filesystem::path data_folder_;
 };
 
 /// A further item type that a stage takes, and how a batch of it becomes one of the stage's own.

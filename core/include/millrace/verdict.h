@@ -18,7 +18,7 @@ struct Verdict {
   std::int32_t label_index = -1;  ///< of the most probable class, also where the label is "unknown"
   float confidence = 0;           ///< probability of that class
   std::span<const float> probabilities;      ///< by label index; empty unless asked for
-  std::span<const std::string> class_names;  ///< for `probabilities`
+  std::span<const std::string> class_names;  ///< by label index; may be empty
 };
 
 template <>

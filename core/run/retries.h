@@ -1,0 +1,61 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "millrace/receipt.h"
+
+namespace millrace::host {
+
+/// The calls of a stage that are made again because they failed for a passing reason, over all its
+/// workers. Any thread; nothing here is touched until a call has failed.
+class Retries {
+ public:
+  using Time = std::chrono::steady_clock::time_point;
+
+  /// One call with all its attempts; lives on the thread that makes them.
+  class Call {
+   public:
+    explicit Call(Retries& retries) noexcept : retries_(retries) {}
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+    ~Call() {
+      if (failures_ > 0) retries_.end();
+    }
+
+    /// It has failed once more. Returns how long to wait before the next attempt; nothing if
+    /// `retry_for` has passed since it failed first, or the deadline has.
+    std::optional<std::chrono::nanoseconds> failed(std::string_view why,
+                                                   std::chrono::nanoseconds retry_for,
+                                                   const Receipt::Deadline& deadline);
+    [[nodiscard]] int failures() const noexcept { return failures_; }
+    /// From the first failure to the last.
+    [[nodiscard]] std::chrono::duration<double> lasted() const noexcept { return lasted_; }
+
+   private:
+    Retries& retries_;
+    int failures_ = 0;
+    Time since_{};
+    Time::duration lasted_{};
+  };
+
+  /// "retrying for 12 s: connection refused" while a call waits for its next attempt or makes it,
+  /// else empty.
+  [[nodiscard]] std::string text() const;
+
+ private:
+  void begin(Time since);
+  void note(std::string_view why);
+  void end() noexcept;
+
+  mutable std::mutex mutex_;
+  std::size_t calls_ = 0;
+  Time since_{};
+  std::string why_;
+};
+
+}  // namespace millrace::host
