@@ -53,6 +53,20 @@ class Timekeeper {
   std::uint64_t processor_ns_ = 0;
 };
 
+/// Puts the thread's time on a stage's account for the length of a scope; null: it waits.
+class OnAccount {
+ public:
+  OnAccount(Timekeeper& keeper, Account* account)
+      : keeper_(keeper), before_(keeper.switch_to(account)) {}
+  OnAccount(const OnAccount&) = delete;
+  OnAccount& operator=(const OnAccount&) = delete;
+  ~OnAccount() { keeper_.switch_to(before_); }
+
+ private:
+  Timekeeper& keeper_;
+  Account* before_;
+};
+
 /// Finds out where the time goes by looking from time to time what each thread works on, as a
 /// profiler does: reading a clock at every hop would cost more than the hop. Any thread; the
 /// accounts outlive it.

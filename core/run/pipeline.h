@@ -51,8 +51,8 @@ class Pipeline {
   [[nodiscard]] Exit run();
 
   [[nodiscard]] const std::vector<std::unique_ptr<StageRunner>>& stages() const { return runners_; }
-  /// The stages that are in a call at this moment, and what those wait for whose call failed; empty:
-  /// none. Any thread.
+  /// The stages that are in a call at this moment, and what those wait for whose call failed;
+  /// empty: none. Any thread.
   [[nodiscard]] std::string at_work() const;
 
  private:

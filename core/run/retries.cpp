@@ -36,6 +36,11 @@ std::optional<std::chrono::nanoseconds> Retries::Call::failed(std::string_view w
   return std::min<std::chrono::nanoseconds>(left, backoff(failures_));
 }
 
+std::string Retries::Call::gave_up(std::string_view why) const {
+  return fmt::format("gave up after {} attempts in {:.1f} s: {}", failures_,
+                     std::chrono::duration<double>(lasted_).count(), why);
+}
+
 std::string Retries::text() const {
   const std::lock_guard lock(mutex_);
   if (calls_ == 0) return {};

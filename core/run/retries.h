@@ -33,14 +33,14 @@ class Retries {
                                                    std::chrono::nanoseconds retry_for,
                                                    const Receipt::Deadline& deadline);
     [[nodiscard]] int failures() const noexcept { return failures_; }
-    /// From the first failure to the last.
-    [[nodiscard]] std::chrono::duration<double> lasted() const noexcept { return lasted_; }
+    /// "gave up after 3 attempts in 2.1 s: connection refused"
+    [[nodiscard]] std::string gave_up(std::string_view why) const;
 
    private:
     Retries& retries_;
     int failures_ = 0;
     Time since_{};
-    Time::duration lasted_{};
+    Time::duration lasted_{};  ///< from the first failure to the last
   };
 
   /// "retrying for 12 s: connection refused" while a call waits for its next attempt or makes it,

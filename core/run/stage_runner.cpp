@@ -12,29 +12,6 @@
 
 namespace millrace::host {
 
-namespace {
-
-/// Puts the thread's time on a stage's account for the length of a scope.
-class OnAccount {
- public:
-  OnAccount(Timekeeper& keeper, Account* account)
-      : keeper_(keeper), before_(keeper.switch_to(account)) {}
-  OnAccount(const OnAccount&) = delete;
-  OnAccount& operator=(const OnAccount&) = delete;
-  ~OnAccount() { keeper_.switch_to(before_); }
-
- private:
-  Timekeeper& keeper_;
-  Account* before_;
-};
-
-std::string gave_up_text(const Transient& error, const Retries::Call& repeated) {
-  return fmt::format("gave up after {} attempts in {:.1f} s: {}", repeated.failures(),
-                     repeated.lasted().count(), error.what());
-}
-
-}  // namespace
-
 struct StageRunner::Instance {
   explicit Instance(StageRunner& runner)
       : context(runner.plan_.name, runner.plan_.descriptor->counts_handled, runner.account_,
@@ -263,98 +240,6 @@ void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, 
   }
 }
 
-/// Waits before the next attempt; false if there is to be none.
-bool StageRunner::pause(const Transient& error, Retries::Call& repeated,
-                        const Receipt::Deadline& deadline, Timekeeper& keeper) {
-  const Duration retry_for = down_ ? Duration(0) : plan_.host.retry_for;
-  const auto wait = repeated.failed(error.what(), retry_for, deadline);
-  if (!wait) return false;
-  if (repeated.failures() == 1) {
-    state_.surroundings.logger.log(LogLevel::warning, plan_.name,
-                                   fmt::format("{}; trying again", error.what()));
-    // The branches that are required must not wait for one that is not.
-    if (queue_ && !plan_.host.required) queue_->set_lossy(true);
-  }
-  const OnAccount waiting(keeper, nullptr);
-  std::this_thread::sleep_for(*wait);
-  return true;
-}
-
-void StageRunner::give_up(const Transient& error, const Retries::Call& repeated,
-                          std::size_t items) {
-  const std::string what = gave_up_text(error, repeated);
-  if (plan_.host.required) {
-    account_.failed.add(items);
-    fail(what);
-  } else {
-    if (items > 0) account_.drop("retry-timeout", items);
-    down_ = true;
-    if (const auto more = given_up_lines_.admit(items)) {
-      state_.surroundings.logger.log(LogLevel::error, plan_.name, what + and_more(*more));
-    }
-  }
-}
-
-/// A call that had been tried again, or that came after one that was given up, has succeeded.
-void StageRunner::recover(std::size_t items) {
-  if (down_ && items == 0) return;  // that may have tried nothing
-  down_ = false;
-  queue_->set_lossy(false);
-}
-
-void StageRunner::handle_rejected(const Rejected& error, BatchBase& batch) {
-  const std::size_t count = batch.type().count(batch);
-  std::vector<std::size_t> positions = error.items();
-  if (positions.empty()) {
-    for (std::size_t i = 0; i < count; ++i) positions.push_back(i);
-  }
-  const bool ascending =
-      std::ranges::adjacent_find(positions, std::greater_equal<>()) == positions.end();
-  if (count == 0 || !ascending || positions.back() >= count) {
-    fail(fmt::format("it rejected items that it was not given: {}", error.what()));
-    return;
-  }
-  const BoxedBatch rejected = batch.type().extract(batch, positions);
-  set_aside(error.what(), *rejected);
-}
-
-void StageRunner::set_aside(std::string_view reason, const BatchBase& rejected) {
-  const std::size_t items = rejected.type().count(rejected);
-  account_.rejected.add(items);
-  switch (plan_.host.on_reject) {
-    case OnReject::count:
-      break;
-    case OnReject::file:
-      dead_letters_->write(plan_.name, reason, rejected);
-      break;
-    case OnReject::stop:
-      fail(fmt::format("rejected {} items: {}", items, reason));
-      return;
-  }
-  if (const auto more = rejected_lines_.admit(items)) {
-    state_.surroundings.logger.log(
-        LogLevel::warning, plan_.name,
-        fmt::format("rejected {} items: {}{}", items, reason, and_more(*more)));
-  }
-}
-
-void StageRunner::reject_late(std::string_view reason, BatchBase& items) {
-  try {
-    set_aside(reason, items);
-  } catch (const std::exception& failure) {
-    fail(fmt::format("{} (while setting rejected items aside)", failure.what()));
-  }
-  items.receipt.resolve(failed_ ? Outcome::failed : Outcome::done);
-}
-
-void StageRunner::fail(const std::string& what) {
-  if (failed_.exchange(true)) return;
-  state_.surroundings.logger.log(LogLevel::error, plan_.name, what);
-  state_.fail(fmt::format("stage '{}' ({}): {}", plan_.name, plan_.use, what));
-  if (plan_.host.required) state_.stop.request_stop();
-  if (queue_) discard(queue_->abandon(), "stage-failed");
-}
-
 void StageRunner::flush(Instance& instance, Emitter& out, Timekeeper& keeper) {
   const OnAccount mine(keeper, &account_);
   out.begin(nullptr);
@@ -365,7 +250,7 @@ void StageRunner::flush(Instance& instance, Emitter& out, Timekeeper& keeper) {
     } catch (const Transient& error) {
       account_.retried.add();
       if (!pause(error, repeated, {}, keeper)) {
-        fail("flushing: " + gave_up_text(error, repeated));
+        fail("flushing: " + repeated.gave_up(error.what()));
       }
     } catch (...) {
       fail(thrown_text());

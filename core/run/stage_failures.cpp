@@ -1,0 +1,106 @@
+// What a stage's exceptions lead to: another attempt, items set aside, a branch that is down, the
+// end.
+
+#include <algorithm>
+#include <functional>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "run/stage_runner.h"
+
+namespace millrace::host {
+
+/// Waits before the next attempt; false if there is to be none.
+bool StageRunner::pause(const Transient& error, Retries::Call& repeated,
+                        const Receipt::Deadline& deadline, Timekeeper& keeper) {
+  const Duration retry_for = down_ ? Duration(0) : plan_.host.retry_for;
+  const auto wait = repeated.failed(error.what(), retry_for, deadline);
+  if (!wait) return false;
+  if (repeated.failures() == 1) {
+    state_.surroundings.logger.log(LogLevel::warning, plan_.name,
+                                   fmt::format("{}; trying again", error.what()));
+    // The branches that are required must not wait for one that is not.
+    if (queue_ && !plan_.host.required) queue_->set_lossy(true);
+  }
+  const OnAccount waiting(keeper, nullptr);
+  std::this_thread::sleep_for(*wait);
+  return true;
+}
+
+void StageRunner::give_up(const Transient& error, const Retries::Call& repeated,
+                          std::size_t items) {
+  const std::string what = repeated.gave_up(error.what());
+  if (plan_.host.required) {
+    account_.failed.add(items);
+    fail(what);
+  } else {
+    if (items > 0) account_.drop("retry-timeout", items);
+    down_ = true;
+    if (const auto more = given_up_lines_.admit(items)) {
+      state_.surroundings.logger.log(LogLevel::error, plan_.name, what + and_more(*more));
+    }
+  }
+}
+
+/// A call that had been tried again, or that came after one that was given up, has succeeded.
+void StageRunner::recover(std::size_t items) {
+  if (down_ && items == 0) return;  // that may have tried nothing
+  down_ = false;
+  queue_->set_lossy(false);
+}
+
+void StageRunner::handle_rejected(const Rejected& error, BatchBase& batch) {
+  const std::size_t count = batch.type().count(batch);
+  std::vector<std::size_t> positions = error.items();
+  if (positions.empty()) {
+    for (std::size_t i = 0; i < count; ++i) positions.push_back(i);
+  }
+  const bool ascending =
+      std::ranges::adjacent_find(positions, std::greater_equal<>()) == positions.end();
+  if (count == 0 || !ascending || positions.back() >= count) {
+    fail(fmt::format("it rejected items that it was not given: {}", error.what()));
+    return;
+  }
+  const BoxedBatch rejected = batch.type().extract(batch, positions);
+  set_aside(error.what(), *rejected);
+}
+
+void StageRunner::set_aside(std::string_view reason, const BatchBase& rejected) {
+  const std::size_t items = rejected.type().count(rejected);
+  account_.rejected.add(items);
+  switch (plan_.host.on_reject) {
+    case OnReject::count:
+      break;
+    case OnReject::file:
+      dead_letters_->write(plan_.name, reason, rejected);
+      break;
+    case OnReject::stop:
+      fail(fmt::format("rejected {} items: {}", items, reason));
+      return;
+  }
+  if (const auto more = rejected_lines_.admit(items)) {
+    state_.surroundings.logger.log(
+        LogLevel::warning, plan_.name,
+        fmt::format("rejected {} items: {}{}", items, reason, and_more(*more)));
+  }
+}
+
+void StageRunner::reject_late(std::string_view reason, BatchBase& items) {
+  try {
+    set_aside(reason, items);
+  } catch (const std::exception& failure) {
+    fail(fmt::format("{} (while setting rejected items aside)", failure.what()));
+  }
+  items.receipt.resolve(failed_ ? Outcome::failed : Outcome::done);
+}
+
+void StageRunner::fail(const std::string& what) {
+  if (failed_.exchange(true)) return;
+  state_.surroundings.logger.log(LogLevel::error, plan_.name, what);
+  state_.fail(fmt::format("stage '{}' ({}): {}", plan_.name, plan_.use, what));
+  if (plan_.host.required) state_.stop.request_stop();
+  if (queue_) discard(queue_->abandon(), "stage-failed");
+}
+
+}  // namespace millrace::host
