@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <stdexcept>
 #include <string_view>
+#include <vector>
 
 #include <fmt/format.h>
 #include <pcap/pcap.h>
@@ -21,18 +21,22 @@ struct Close {
 class LibpcapReader final : public CaptureReader {
  public:
   LibpcapReader(std::string name, std::uint32_t snaplen, std::unique_ptr<ByteSource> bytes)
-      : name_(std::move(name)), snaplen_(snaplen), stream_{std::move(bytes), {}, 0} {
+      : name_(std::move(name)),
+        snaplen_(snaplen),
+        stream_{std::move(bytes), {}, 0},
+        buffer_(std::size_t{64} * 1024) {
     cookie_io_functions_t functions{};
     functions.read = &Stream::read;
-    std::FILE* file = ::fopencookie(&stream_, "rb", functions);
-    if (file == nullptr) throw std::bad_alloc();
-    // Unbuffered, so that the stream's position is where libpcap is.
-    std::setvbuf(file, nullptr, _IONBF, 0);
+    functions.seek = &Stream::tell;
+    file_ = ::fopencookie(&stream_, "rb", functions);
+    if (file_ == nullptr) throw std::bad_alloc();
+    // Without a buffer stdio would ask the stream for every single byte.
+    std::setvbuf(file_, buffer_.data(), _IOFBF, buffer_.size());
     char message[PCAP_ERRBUF_SIZE] = {};
     handle_.reset(
-        pcap_fopen_offline_with_tstamp_precision(file, PCAP_TSTAMP_PRECISION_NANO, message));
+        pcap_fopen_offline_with_tstamp_precision(file_, PCAP_TSTAMP_PRECISION_NANO, message));
     if (!handle_) {
-      std::fclose(file);
+      std::fclose(file_);
       stream_.rethrow();
       throw std::runtime_error(
           fmt::format("{}: not a capture file that can be read: {}", name_, message));
@@ -47,7 +51,7 @@ class LibpcapReader final : public CaptureReader {
 
   Step step(Output<Packet>& out, PacketBatcher& batcher, Gate& gate) override {
     for (std::size_t i = 0; i < batcher.batch_packets(); ++i) {
-      const std::uint64_t offset = stream_.position;
+      const auto offset = static_cast<std::uint64_t>(::ftello(file_));
       pcap_pkthdr* header = nullptr;
       const u_char* data = nullptr;
       const int result = pcap_next_ex(handle_.get(), &header, &data);
@@ -96,6 +100,12 @@ class LibpcapReader final : public CaptureReader {
         return -1;
       }
     }
+    /// Only tells the position, from which stdio takes what its buffer still holds.
+    static int tell(void* cookie, off64_t* offset, int whence) {
+      if (whence != SEEK_CUR || *offset != 0) return -1;
+      *offset = static_cast<off64_t>(static_cast<const Stream*>(cookie)->position);
+      return 0;
+    }
     void rethrow() const {
       if (error) std::rethrow_exception(error);
     }
@@ -124,41 +134,18 @@ class LibpcapReader final : public CaptureReader {
   std::string name_;
   std::uint32_t snaplen_;
   Stream stream_;
+  std::vector<char> buffer_;
+  std::FILE* file_ = nullptr;  ///< reads from stream_ through buffer_; belongs to handle_
   std::unique_ptr<pcap_t, Close> handle_;
   std::uint64_t records_ = 0;
   std::optional<std::uint64_t> cut_off_;
-};
-
-/// Larger reads than libpcap's, with a position that is still exact.
-class Buffered final : public ByteSource {
- public:
-  explicit Buffered(std::unique_ptr<ByteSource> bytes) : bytes_(std::move(bytes)), block_(65536) {}
-  std::size_t read(std::span<std::byte> to) override {
-    if (at_ == size_) {
-      size_ = bytes_->read(block_);
-      at_ = 0;
-    }
-    const std::size_t size = std::min(to.size(), size_ - at_);
-    std::memcpy(to.data(), block_.data() + at_, size);
-    at_ += size;
-    return size;
-  }
-  [[nodiscard]] std::uint64_t raw_position() const override { return bytes_->raw_position(); }
-  [[nodiscard]] bool cut_off() const override { return bytes_->cut_off(); }
-
- private:
-  std::unique_ptr<ByteSource> bytes_;
-  std::vector<std::byte> block_;
-  std::size_t at_ = 0;
-  std::size_t size_ = 0;
 };
 
 }  // namespace
 
 std::unique_ptr<CaptureReader> libpcap_reader(std::string name, std::uint32_t snaplen,
                                               std::unique_ptr<ByteSource> bytes) {
-  return std::make_unique<LibpcapReader>(std::move(name), snaplen,
-                                         std::make_unique<Buffered>(std::move(bytes)));
+  return std::make_unique<LibpcapReader>(std::move(name), snaplen, std::move(bytes));
 }
 
 std::unique_ptr<CaptureReader> read_capture(const std::string& name, std::uint32_t snaplen,
