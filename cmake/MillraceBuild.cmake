@@ -21,6 +21,9 @@ if(MILLRACE_SANITIZE)
   add_compile_options("-fsanitize=${MILLRACE_SANITIZE}" -fno-omit-frame-pointer
                       -fno-sanitize-recover=all)
   add_link_options("-fsanitize=${MILLRACE_SANITIZE}")
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+    add_compile_options(-Wno-maybe-uninitialized)  # g++ 12 sees things in std::regex then
+  endif()
   if(MILLRACE_SANITIZE MATCHES thread AND CMAKE_CXX_COMPILER_ID STREQUAL GNU)
     add_compile_options(-Wno-tsan)  # Boost.Asio has fences, which g++ says it does not look at
   endif()
