@@ -9,6 +9,9 @@ namespace {
 
 class FaultsTest : public RedisTest {
  protected:
+  /// A Redis that is killed must have kept what it acknowledged, also where the disk is busy.
+  static void SetUpTestSuite() { start({"--option", "redis=--appendfsync always"}); }
+
   /// 200 sessions of 1 to 30 packets each, mixed.
   std::vector<Packet> traffic() {
     std::vector<Packet> list;

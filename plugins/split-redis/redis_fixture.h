@@ -281,8 +281,9 @@ class Claimer {
 
 class RedisTest : public ::testing::Test {
  protected:
-  static void SetUpTestSuite() {
-    services = std::make_unique<testing::Services>(testing::Services::Names{"redis"});
+  static void SetUpTestSuite() { start({}); }
+  static void start(const testing::Services::Names& options) {
+    services = std::make_unique<testing::Services>(testing::Services::Names{"redis"}, options);
   }
   static void TearDownTestSuite() { services.reset(); }
   void SetUp() override {
