@@ -1,6 +1,7 @@
 """What the scripts here have in common: running a program and asking what it cost."""
 import os
 import pathlib
+import struct
 import subprocess
 import sys
 import tempfile
@@ -9,6 +10,9 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build/release"
 MILLRACE = BUILD / "bin/millrace"
+
+# A capture without a packet, to see what a start costs.
+EMPTY = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
 
 SPLIT = """
 [stage.capture]
