@@ -275,7 +275,8 @@ int main(int count, char** arguments) {
   if (count < 3) {
     std::fprintf(
         stderr,
-        "usage: bench-server_literal redis://HOST:PORT amqp://HOST:PORT [PACKETS [BYTES]]\n"
+        "usage: bench-server_literal redis://HOST:PORT amqp://HOST:PORT [PACKETS [BYTES [KIND]]]\n"
+        "KIND: 0, 1 or 2: millrace alone, with this traffic alone.\n"
         "The Redis server is emptied.\n");
     return 2;
   }
@@ -284,14 +285,16 @@ int main(int count, char** arguments) {
   const std::size_t packets = count > 3 ? std::strtoull(arguments[3], nullptr, 10) : 200000;
   const std::size_t size = count > 4 ? std::strtoull(arguments[4], nullptr, 10) : 900;
   try {
+    const int only = count > 5 ? std::atoi(arguments[5]) : -1;
     for (int kind = 0; kind < 3; ++kind) {
+      if (only >= 0 && kind != only) continue;
       const Traffic traffic =
           kind == 0   ? make("short, all sessions at once", uniform(packets, packets), size)
           : kind == 1 ? make("short, 500 sessions at a time", uniform(packets, 500), size)
                       : make("long", zipf(packets), size);
-      const double slow = literal(redis, rabbit, traffic);
+      const double slow = only >= 0 ? 0 : literal(redis, rabbit, traffic);
       const double fast = millrace_way(redis, rabbit, traffic);
-      std::printf("  ratio %.1f\n", fast / slow);
+      if (only < 0) std::printf("  ratio %.1f\n", fast / slow);
     }
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

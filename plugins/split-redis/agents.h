@@ -12,22 +12,26 @@ namespace millrace {
 
 /// What a receiver remembers of an agent.
 struct AgentClock {
-  std::uint16_t number = 0;                ///< for the fragment cache
-  Timestamp time = kNoTime;                ///< the latest time of its packets so far
-  bool read = false;                       ///< Redis was asked
-  std::array<std::uint64_t, 64> chunks{};  ///< those seen lately: Redis was asked at their begin
+  std::uint16_t number = 0;  ///< for the fragment cache
+  Timestamp time = kNoTime;  ///< the latest time of its packets so far
+  bool read = false;         ///< Redis was asked
+  struct Chunk {
+    std::uint64_t hash = 0;
+    std::int64_t last = -1;  ///< number of the last packet that was sent to Redis
+  };
+  std::array<Chunk, 64> chunks{};  ///< those seen lately: Redis was asked at their begin
   std::size_t next = 0;
   std::uint64_t batch = 0;  ///< the last one it was in, and its place there
   std::uint32_t place = 0;
 
-  [[nodiscard]] bool knows(std::uint64_t chunk) const {
-    for (const std::uint64_t known : chunks) {
-      if (known == chunk) return true;
+  [[nodiscard]] Chunk* find(std::uint64_t chunk) {
+    for (Chunk& known : chunks) {
+      if (known.hash == chunk) return &known;
     }
-    return false;
+    return nullptr;
   }
   void learn(std::uint64_t chunk) {
-    chunks[next] = chunk;
+    chunks[next] = {chunk, -1};
     next = (next + 1) % chunks.size();
   }
 };
@@ -41,6 +45,8 @@ class AgentClocks {
     if (fresh) place->second.number = next_++;
     return place->second;
   }
+  /// What the fragment cache holds of the agent is not found any more.
+  void number_anew(AgentClock& agent) { agent.number = next_++; }
   void trim() {
     constexpr std::size_t kMost = 16384;
     if (clocks_.size() > kMost) clocks_.clear();

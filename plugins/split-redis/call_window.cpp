@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include <hiredis/hiredis.h>
+
 namespace millrace {
 
 void CallWindow::mark(Call& call, bool first) {
@@ -43,6 +45,12 @@ std::pair<Call, RedisReply> CallWindow::pop() {
       connection_.close();
       connection_.raise(*reply);
     }
+  }
+  // Of a transaction.
+  for (std::size_t i = 0; i < reply->elements; ++i) {
+    if (!is_error(*reply->element[i])) continue;
+    connection_.close();
+    connection_.raise(*reply->element[i]);
   }
   std::pair<Call, RedisReply> answered(std::move(calls_.front()), std::move(reply));
   calls_.pop_front();

@@ -28,18 +28,35 @@ struct Call {
   };
   struct Group {
     FlowKey flow{};
+    Timestamp first_clock;
     Timestamp last_clock;
+    std::uint64_t chunk = 0;
+    std::uint32_t last_number = 0;
+    std::uint32_t packets = 0;
+  };
+  /// A group that is appended without a look at its session's state.
+  struct Appended {
+    Group group;
+    std::uint32_t place = 0;     ///< of its answer in the transaction's
+    std::uint32_t elements = 0;  ///< of the list then
+    std::uint32_t head_bytes = 0;
   };
 
   std::uint32_t bucket = 0;
-  std::string id;  ///< 16 bytes; empty: a sweep
+  std::uint64_t number = 0;    ///< of the bucket's calls
+  std::uint64_t sequence = 0;  ///< of all calls
+  std::string id;              ///< 16 bytes; empty: a sweep
   std::string bytes;
   std::size_t first_mark = kNoMark;  ///< where in `bytes` it says that nothing before is unanswered
   std::size_t commands_before = 0;   ///< whose answers only have to be no errors
   Receipt receipt;
-  std::uint32_t packets = 0;
+  std::uint32_t packets = 0;  ///< of `groups`
   std::vector<Group> groups;
   Kept kept;
+  std::uint32_t pushes = 0;  ///< commands of the transaction that push
+  std::string pushed;        ///< for each element that they push its list's flow, in order
+  std::vector<Appended> appended;
+  std::string heads;  ///< of `appended`, one after the other
 };
 
 /// The calls of one receiver that are under way, in order, on one connection that is made anew when

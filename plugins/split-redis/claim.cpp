@@ -110,7 +110,8 @@ std::vector<Claim::Wanted> Claim::find(const Batch<Ticket>& in, Drops& drops) {
     one.bucket = bucket_of(flow, options_.buckets);
     one.session = view(flow);
     const KeyNames& names = names_[one.bucket];
-    command.put(string_view("LINDEX"), string_view(names.state(flow)), std::uint64_t{0});
+    command.put(string_view("LINDEX"), string_view(names.open(flow)), std::uint64_t{0});
+    command.put(string_view("LINDEX"), string_view(names.due(flow)), std::uint64_t{0});
     command.put(string_view("SMEMBERS"), string_view(names.older(flow)));
   }
   connection_->send(command.bytes());
@@ -118,10 +119,12 @@ std::vector<Claim::Wanted> Claim::find(const Batch<Ticket>& in, Drops& drops) {
   for (std::size_t i = 0; i < command.commands(); ++i) replies.push_back(connection_->read());
   std::size_t next = 0;
   std::erase_if(wanted, [&](Wanted& one) {
-    const RedisReply& state = replies[next++];
+    const RedisReply& open = replies[next++];
+    const RedisReply& due = replies[next++];
     const RedisReply& older = replies[next++];
-    if (is_error(*state)) connection_->raise(*state);
-    if (is_error(*older)) connection_->raise(*older);
+    for (const RedisReply* reply : {&open, &due, &older}) {
+      if (is_error(**reply)) connection_->raise(**reply);
+    }
     const auto names_it = [&](std::string_view mark) {
       LayoutReader reader(mark);
       const auto epoch = reader.number<std::uint32_t>();
@@ -133,16 +136,18 @@ std::vector<Claim::Wanted> Claim::find(const Batch<Ticket>& in, Drops& drops) {
       one.session += mark;
       return true;
     };
-    const std::string_view head = text_of(*state);
-    if (head.size() >= kBegin &&
-        names_it(std::string(head.substr(3, 4)) + std::string(head.substr(11, 8)))) {
-      return false;
+    for (const RedisReply* state : {&open, &due}) {
+      const std::string_view head = text_of(**state);
+      if (head.size() >= kBegin &&
+          names_it(std::string(head.substr(3, 4)) + std::string(head.substr(11, 8)))) {
+        return false;
+      }
     }
     for (std::size_t i = 0; i < older->elements; ++i) {
       if (names_it(text_of(*older->element[i]))) return false;
     }
     // A five-tuple that is known has all its sessions that are not done.
-    ++(head.empty() ? drops.unknown : drops.done);
+    ++(is_nil(*open) && is_nil(*due) ? drops.unknown : drops.done);
     return true;
   });
   return wanted;

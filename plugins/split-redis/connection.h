@@ -35,6 +35,10 @@ class RedisCommand {
   [[nodiscard]] const std::string& bytes() const { return bytes_; }
   [[nodiscard]] std::string& bytes() { return bytes_; }
   [[nodiscard]] std::size_t commands() const { return commands_; }
+  void append(const RedisCommand& more) {
+    bytes_ += more.bytes_;
+    commands_ += more.commands_;
+  }
   void clear() {
     bytes_.clear();
     commands_ = 0;

@@ -83,7 +83,7 @@ class EqualityTest : public RedisTest {
 };
 
 TEST_F(EqualityTest, RandomStreamsOfTwoAgentsInChunksThroughTwoReceivers) {
-  for (unsigned seed = 1; seed <= 40; ++seed) {
+  for (unsigned seed = 1; seed <= 200; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     random_.seed(seed);
     ask({"FLUSHALL"});

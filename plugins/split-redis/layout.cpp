@@ -98,6 +98,7 @@ void append_record(std::string& to, const Record& record) {
   append_time(to, record.clock);
   append_number(to, record.length);
   append_number(to, record.number);
+  append_number(to, record.chunk);
   if (packet.size != 0) to.append(reinterpret_cast<const char*>(packet.data), packet.size);
 }
 
@@ -114,6 +115,7 @@ bool read_records(std::string_view element, std::vector<Record>& to) {
     record.clock = reader.time();
     record.length = reader.number<std::uint32_t>();
     record.number = reader.number<std::uint32_t>();
+    record.chunk = reader.number<std::uint64_t>();
     if (!reader.good() || size < kRecordHead) return false;
     const std::string_view data = reader.take(size - kRecordHead);
     if (!reader.good() || packet.l7_offset > data.size() || packet.l4_offset > packet.l7_offset) {
@@ -131,7 +133,6 @@ namespace {
 double read_double(LayoutReader& reader) {
   return std::bit_cast<double>(reader.number<std::uint64_t>());
 }
-constexpr std::uint8_t kVersion = 1;
 }  // namespace
 
 std::optional<SessionHead> read_head(std::string_view state) {
@@ -151,7 +152,7 @@ std::optional<SessionHead> read_head(std::string_view state) {
   head.last_seen = reader.time();
   head.bytes = static_cast<std::uint64_t>(read_double(reader));
   head.payload_bytes = static_cast<std::uint64_t>(read_double(reader));
-  if (!reader.good() || version != kVersion || layer > static_cast<std::uint8_t>(Layer::l7)) {
+  if (!reader.good() || version != kStateVersion || layer > static_cast<std::uint8_t>(Layer::l7)) {
     return std::nullopt;
   }
   return head;
@@ -168,8 +169,18 @@ std::optional<BatchReply> read_reply(std::string_view bytes) {
   reply.stored = reader.number<std::uint32_t>();
   reply.after_due = reader.number<std::uint32_t>();
   reply.repeated = reader.number<std::uint32_t>();
+  reply.taken_back = reader.number<std::uint32_t>();
   reply.begun = reader.number<std::uint32_t>();
   reply.groups = reader.take(reader.number<std::uint32_t>());
+  const auto open = std::ranges::count(reply.groups, char{kGroupOpen});
+  reply.standings.reserve(static_cast<std::size_t>(open));
+  for (auto left = open; left != 0 && reader.good(); --left) {
+    Standing& standing = reply.standings.emplace_back();
+    standing.packets = reader.number<std::uint32_t>();
+    standing.elements = reader.number<std::uint32_t>();
+    standing.first_clock = reader.time();
+    standing.applied = std::int64_t{reader.number<std::uint32_t>()} - 1;
+  }
   while (reader.good() && reader.left() != 0) {
     Ticket ticket;
     ticket.why = static_cast<Due>(reader.number<std::uint8_t>());

@@ -76,7 +76,9 @@ class KeyNames {
       : tag_("{" + std::string(prefix) + ":" + std::to_string(bucket) + "}") {}
   [[nodiscard]] const std::string& tag() const { return tag_; }
   [[nodiscard]] std::string outbox() const { return tag_ + "o"; }
-  [[nodiscard]] std::string state(const FlowKey& flow) const { return key('s', view(flow)); }
+  /// The session of a five-tuple while it takes packets, and once it takes no more.
+  [[nodiscard]] std::string open(const FlowKey& flow) const { return key('s', view(flow)); }
+  [[nodiscard]] std::string due(const FlowKey& flow) const { return key('d', view(flow)); }
   [[nodiscard]] std::string older(const FlowKey& flow) const { return key('x', view(flow)); }
   [[nodiscard]] std::string clock(std::string_view agent) const { return key('c', agent); }
   [[nodiscard]] std::string fragment(std::string_view id) const { return key('f', id); }
@@ -98,10 +100,10 @@ class KeyNames {
                             buckets;
 }
 
-/// A packet as it is kept: 33 bytes, then its bytes from the layer on.
+/// A packet as it is kept: 41 bytes, then its bytes from the layer on.
 /// u32 size of all, u8 flags, u16 l4, u16 l7 offset, i64 time, i64 clock, u32 length on the wire,
-/// u32 number in its chunk.
-inline constexpr std::size_t kRecordHead = 33;
+/// u32 number in its chunk, u64 chunk.
+inline constexpr std::size_t kRecordHead = 41;
 enum RecordFlag : std::uint8_t { kSrcIsLow = 1, kFragment = 2, kOpens = 4 };
 struct Record {
   SessionPacket packet;
@@ -109,11 +111,13 @@ struct Record {
   Timestamp clock;  ///< the agent's, at this packet
   std::uint32_t length = 0;
   std::uint32_t number = 0;
+  std::uint64_t chunk = 0;  ///< see chunk_hash
 };
 void append_record(std::string& to, const Record& record);
 /// The records of one element of a session's list. Views into `element`. False if it is damaged.
 [[nodiscard]] bool read_records(std::string_view element, std::vector<Record>& to);
 
+inline constexpr std::uint8_t kStateVersion = 2;
 /// What is known of a session, the fixed part of a five-tuple's state.
 struct SessionHead {
   bool open = false;  ///< takes packets
@@ -134,16 +138,31 @@ struct SessionHead {
 inline constexpr std::size_t kSessionMark = 12;
 void append_session_mark(std::string& to, std::uint32_t epoch, Timestamp first_seen);
 
+/// How an open session stands.
+struct Standing {
+  std::uint32_t packets = 0;
+  std::uint32_t elements = 0;  ///< of its list
+  Timestamp first_clock;
+  std::int64_t applied = -1;  ///< the highest number of the group's chunk
+};
+
 /// What the script of a batch answers, and keeps until its tickets are safe.
 struct BatchReply {
   std::uint32_t stored = 0;
   std::uint32_t after_due = 0;
   std::uint32_t repeated = 0;
+  std::uint32_t taken_back = 0;  ///< had been appended past the script
   std::uint32_t begun = 0;
   std::string_view groups;  ///< one of GroupState for each, empty if it is only known from before
-  std::vector<Ticket> tickets;  ///< agents are views into the reply
+  std::vector<Standing> standings;  ///< of each group that is kGroupOpen, in order
+  std::vector<Ticket> tickets;      ///< agents are views into the reply
 };
-enum GroupState : char { kGroupOpen = 'o', kGroupDue = 'd', kGroupRefused = 'r' };
+enum GroupState : char {
+  kGroupBegun = 'b',  ///< a session that holds just this group, and is open
+  kGroupOpen = 'o',   ///< its session is open; see Standing
+  kGroupDue = 'd',
+  kGroupRefused = 'r',
+};
 [[nodiscard]] std::optional<BatchReply> read_reply(std::string_view reply);
 
 }  // namespace millrace

@@ -34,14 +34,17 @@ std::uint32_t PacketGroups::base(const Decoded& decoded) const {
                                         : decoded.l7_offset;
 }
 
-void PacketGroups::add(std::vector<DecodedPacket>& packets, std::uint32_t index,
-                       std::string_view agent, std::uint64_t chunk) {
+PacketGroup& PacketGroups::add(std::vector<DecodedPacket>& packets, std::uint32_t index,
+                               std::string_view agent, std::uint64_t chunk) {
   DecodedPacket& packet = packets[index];
   const std::size_t mask = slots_.size() - 1;
   std::size_t at = hash_of(packet.flow) & mask;
-  while (slots_[at] != kEmpty &&
-         (groups_[slots_[at]].flow != packet.flow || groups_[slots_[at]].chunk != chunk)) {
-    at = (at + 1) & mask;
+  bool alone = true;
+  for (; slots_[at] != kEmpty; at = (at + 1) & mask) {
+    PacketGroup& other = groups_[slots_[at]];
+    if (other.flow != packet.flow) continue;
+    if (other.chunk == chunk) break;
+    alone = other.alone = false;
   }
   if (slots_[at] == kEmpty) {
     slots_[at] = static_cast<std::uint32_t>(groups_.size());
@@ -50,6 +53,7 @@ void PacketGroups::add(std::vector<DecodedPacket>& packets, std::uint32_t index,
     group.key = packet.decoded.key;
     group.agent = agent;
     group.chunk = chunk;
+    group.alone = alone;
     group.first = index;
     group.bucket = bucket_of(packet.flow, settings_.buckets);
     group.latest = packet.packet.time;
@@ -68,19 +72,22 @@ void PacketGroups::add(std::vector<DecodedPacket>& packets, std::uint32_t index,
   group.payload += packet.decoded.l7_size;
   group.record_bytes +=
       kRecordHead + packet.decoded.l7_offset + packet.decoded.l7_size - base(packet.decoded);
+  return group;
 }
 
 void PacketGroups::append_head(std::string& to, const std::vector<DecodedPacket>& packets,
-                               const PacketGroup& group, bool thin) const {
+                               const PacketGroup& group, std::uint8_t flags,
+                               const KnownFlow* known) const {
   constexpr std::uint8_t kCalm = 2;
   constexpr std::uint8_t kChunked = 4;
-  constexpr std::uint8_t kThin = 8;
+  constexpr std::uint8_t kKnown = 64;
   const DecodedPacket& first = packets[group.first];
   const DecodedPacket& last = packets[group.last];
   to += view(group.flow);
-  append_number(to, static_cast<std::uint8_t>(
-                        (first.decoded.src_is_low ? kSrcIsLow : 0) | (group.calm ? kCalm : 0) |
-                        (group.chunk == 0 ? 0 : kChunked) | (thin ? kThin : 0)));
+  append_number(
+      to, static_cast<std::uint8_t>((first.decoded.src_is_low ? kSrcIsLow : 0) |
+                                    (group.calm ? kCalm : 0) | (group.chunk == 0 ? 0 : kChunked) |
+                                    flags | (known == nullptr ? 0 : kKnown)));
   append_number(to, group.count);
   append_time(to, first.clock);
   append_time(to, last.clock);
@@ -91,6 +98,60 @@ void PacketGroups::append_head(std::string& to, const std::vector<DecodedPacket>
   append_number(to, first.packet.number);
   append_number(to, last.packet.number);
   append_number(to, group.chunk);
+  if (known != nullptr) {
+    const Unrecorded& more = known->unrecorded;
+    append_number(to, more.elements);
+    append_number(to, known->elements);
+    append_number(to, more.packets);
+    append_number(to, std::bit_cast<std::uint64_t>(static_cast<double>(more.bytes)));
+    append_number(to, std::bit_cast<std::uint64_t>(static_cast<double>(more.payload)));
+    append_time(to, more.latest);
+    append_time(to, known->touched);
+    append_time(to, known->first);
+    append_number(to, static_cast<std::uint32_t>(more.number));
+    append_number(to, more.chunk);
+  }
+  append_five_tuple(to, group.key);
+  to += group.agent;
+}
+
+void PacketGroups::append_state(std::string& to, const std::vector<DecodedPacket>& packets,
+                                const PacketGroup& group) const {
+  constexpr std::uint8_t kOpen = 1;
+  constexpr std::uint8_t kLow = 4;
+  const DecodedPacket& first = packets[group.first];
+  const DecodedPacket& last = packets[group.last];
+  const auto append_double = [&](auto value) {
+    append_number(to, std::bit_cast<std::uint64_t>(static_cast<double>(value)));
+  };
+  append_number(to, kStateVersion);
+  append_number(to, static_cast<std::uint8_t>(kOpen | (first.decoded.src_is_low ? kLow : 0)));
+  append_number(to, static_cast<std::uint8_t>(settings_.layer));
+  append_number(to, std::uint32_t{0});  // epoch
+  append_number(to, group.count);
+  append_time(to, first.packet.time);
+  append_time(to, group.latest);
+  append_double(group.bytes);
+  append_double(group.payload);
+  append_time(to, first.clock);
+  append_time(to, last.clock);
+  append_double(0);                     // no lease
+  append_number(to, std::uint32_t{0});  // the next one who looks at it sets its expiry anew
+  append_number(to, settings_.keep_done);
+  append_number(to, std::uint64_t{0});  // token
+  append_number(to, std::uint32_t{1});  // elements
+  append_number(to, settings_.packets);
+  append_double(settings_.delay.count());
+  if (group.chunk == 0) return;
+  append_number(to, group.chunk);
+  append_number(to, last.packet.number);
+}
+
+void PacketGroups::append_event(std::string& to, const std::vector<DecodedPacket>& packets,
+                                const PacketGroup& group) {
+  append_number(to, static_cast<std::uint8_t>(Due::timeout));
+  append_session_mark(to, 0, packets[group.first].packet.time);
+  append_number(to, static_cast<std::uint16_t>(kFiveTupleBytes + group.agent.size()));
   append_five_tuple(to, group.key);
   to += group.agent;
 }
@@ -113,6 +174,7 @@ void PacketGroups::append_records(std::string& to, const std::vector<DecodedPack
     record.clock = packet.clock;
     record.length = packet.packet.length;
     record.number = packet.packet.number;
+    record.chunk = group.chunk;
     append_record(to, record);
     index = packet.next;
   }

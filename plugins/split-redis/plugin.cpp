@@ -79,6 +79,11 @@ MILLRACE_PLUGIN(
         option<&SplitRedisOptions::sweep_after>(
             "sweep_after", "tickets not known to be safe for so long are announced again")
             .at_least(std::chrono::milliseconds(10)),
+        option<&SplitRedisOptions::known>(
+            "known",
+            "five-tuples of which this process remembers how their sessions stand, so that Redis "
+            "need not be asked for each of their packets; about 150 bytes each")
+            .between(0, 1U << 24U),
         option<&SplitRedisOptions::max_fragments>(
             "max_fragments",
             "fragmented IP packets remembered in this process, so that later fragments find their "

@@ -320,7 +320,9 @@ class RedisTest : public ::testing::Test {
   int waiting() {
     int count = 0;
     for (const std::string& key : keys()) {
-      if ((kind(key) == 's' || kind(key) == 'h') && number({"LLEN", key}) > 1) ++count;
+      if (std::string_view("sdh").find(kind(key)) != std::string_view::npos &&
+          number({"LLEN", key}) > 1)
+        ++count;
     }
     return count;
   }

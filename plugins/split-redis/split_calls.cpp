@@ -1,4 +1,4 @@
-// SplitRedis: from groups to script calls, and from their answers to tickets.
+// SplitRedis: from groups to calls.
 
 #include <algorithm>
 #include <bit>
@@ -20,53 +20,172 @@ using std::string_view;
 constexpr std::uint64_t kFragmentSeconds = 60;
 /// Five-tuples of one call: Redis serves nobody else while it executes one, about 20 ms.
 constexpr std::size_t kCallGroups = 2048;
-/// Announcements that one sweep gives out again.
-constexpr std::uint64_t kSweepMost = 64;
+/// And at most so many that are appended: 10 ms more.
+constexpr std::size_t kCallAppended = 4096;
 
 }  // namespace
 
-Call SplitRedis::begin_call(std::uint32_t bucket, RedisCommand& command, std::size_t groups,
-                            bool with_agents) {
+Call SplitRedis::begin_call(std::uint32_t bucket) {
   Call call;
   call.bucket = bucket;
-  const std::uint64_t number = next_number_[bucket]++;
   call.id = run_;
-  append_number(call.id, number);
+  call.number = next_number_[bucket]++;
+  append_number(call.id, call.number);
+  call.sequence = ++last_call_;
+  return call;
+}
+
+void SplitRedis::begin_script(Call& call, RedisCommand& command, std::size_t groups,
+                              bool with_agents) {
   const std::size_t agents = with_agents ? batch_agents_.size() : 0;
-  command.begin(3 + 1 + 8 + 2 * agents + 2 * groups);
+  command.begin(3 + 1 + 9 + 2 * agents + 2 * groups);
   command.add(string_view("EVAL"));
   command.add(batch_script());
   command.add(string_view("1"));
-  command.add(string_view(names_[bucket].outbox()));
-  command.add(string_view(names_[bucket].tag()));
+  command.add(string_view(names_[call.bucket].outbox()));
+  command.add(string_view(names_[call.bucket].tag()));
   command.add(string_view(run_));
-  command.add(number);
+  command.add(call.number);
   command.add(string_view("0"));
   call.first_mark = command.bytes().size() - 3;
   command.add(string_view(call.id));
   command.add(string_view(settings_));
-  command.add(string_view(announcements_->take_settled(bucket)));
+  command.add(string_view(announcements_->take_settled(call.bucket)));
   command.add(std::uint64_t{agents});
+  command.add(string_view(call.pushed));
   for (std::size_t i = 0; i < agents; ++i) {
     std::string clock;
     append_time(clock, batch_agents_[i].clock);
     command.add(batch_agents_[i].name);
     command.add(string_view(clock));
   }
-  return call;
+}
+
+Call::Group SplitRedis::group_of(const std::vector<DecodedPacket>& packets,
+                                 const PacketGroup& group) {
+  return {group.flow,  packets[group.first].clock,        packets[group.last].clock,
+          group.chunk, packets[group.last].packet.number, group.count};
 }
 
 void SplitRedis::add_group(Call& call, RedisCommand& command,
                            const std::vector<DecodedPacket>& packets, const PacketGroup& group,
-                           bool thin) const {
-  command.open_argument(PacketGroups::head_bytes(group));
-  groups_.append_head(command.bytes(), packets, group, thin);
+                           std::uint8_t flags, const KnownFlow* known) const {
+  command.open_argument(PacketGroups::head_bytes(group, known));
+  groups_.append_head(command.bytes(), packets, group, flags, known);
   command.end();
-  command.open_argument(thin ? 0 : group.record_bytes);
-  if (!thin) groups_.append_records(command.bytes(), packets, group);
-  command.end();
-  call.groups.push_back({group.flow, packets[group.last].clock});
+  if ((flags & kGroupThin) != 0) {
+    command.add(string_view());
+  } else if ((flags & kGroupBegins) != 0) {
+    command.open_argument(PacketGroups::event_bytes(group));
+    PacketGroups::append_event(command.bytes(), packets, group);
+    command.end();
+  } else {
+    command.open_argument(group.record_bytes);
+    groups_.append_records(command.bytes(), packets, group);
+    command.end();
+  }
+  call.groups.push_back(group_of(packets, group));
   call.packets += group.count;
+}
+
+/// Appends a group to its session's list, if all that the script would ask of the session's state
+/// is known here, and none of its packets could begin a session. Calls are applied in order, so
+/// what is foretold by those under way holds.
+bool SplitRedis::append(Call& call, RedisCommand& command, const PacketGroup& group) {
+  KnownFlow* known = known_.find(group.flow, KnownFlow::Stand::open);
+  if (known == nullptr || known->call == last_call_ || group.again || !group.calm) return false;
+  const DecodedPacket& first = packets_[group.first];
+  const DecodedPacket& last = packets_[group.last];
+  // Now and then by way of the state, so that its expiry is set anew.
+  const Duration fresh = std::min(options_.remember, options_.expire / 2) / 2;
+  if (known->packets + group.count >= options_.packets ||
+      last.clock - known->first >= options_.delay || first.clock - known->touched > options_.idle ||
+      now_ < known->sent || now_ - known->sent >= fresh) {
+    return false;
+  }
+  Unrecorded& more = known->unrecorded;
+  if (more.chunk != group.chunk) {
+    // Should the session have had them before, reading them will tell.
+    more.mixed = true;
+  } else if (group.chunk != 0) {
+    if (first.packet.number <= more.number) return false;
+    more.number = last.packet.number;
+  }
+  more.packets += group.count;
+  more.bytes += group.bytes;
+  more.payload += group.payload;
+  more.latest = std::max(more.latest, group.latest);
+  known->touched = last.clock;
+  known->packets += group.count;
+  ++known->elements;
+
+  const std::size_t before = call.heads.size();
+  groups_.append_head(call.heads, packets_, group, 0, nullptr);
+  call.appended.push_back({group_of(packets_, group), call.pushes, known->elements,
+                           static_cast<std::uint32_t>(call.heads.size() - before)});
+  push(call, command, group, false);
+  return true;
+}
+
+void SplitRedis::push(Call& call, RedisCommand& command, const PacketGroup& group,
+                      bool begins) const {
+  ++call.pushes;
+  command.begin(begins ? 4 : 3);
+  command.add(string_view(begins ? "RPUSH" : "RPUSHX"));
+  command.add(string_view(names_[call.bucket].open(group.flow)));
+  if (begins) {
+    call.pushed += view(group.flow);
+    command.open_argument(PacketGroups::state_bytes(group));
+    groups_.append_state(command.bytes(), packets_, group);
+    command.end();
+  }
+  call.pushed += view(group.flow);
+  command.open_argument(group.record_bytes);
+  groups_.append_records(command.bytes(), packets_, group);
+  command.end();
+}
+
+/// Which way a group goes that is not thin: past the script or through it. Foretells how its
+/// session stands then.
+void SplitRedis::choose(Call& call, RedisCommand& command, std::uint32_t index) {
+  const PacketGroup& group = groups_.groups()[index];
+  Scripted& one = scripted_.emplace_back();
+  one.group = index;
+  if (thin_[index] != 0) return;
+  if (append(call, command, group)) {
+    scripted_.pop_back();
+    return;
+  }
+  KnownFlow* known = known_.find(group.flow);
+  const Timestamp first = packets_[group.first].clock;
+  const Timestamp last = packets_[group.last].clock;
+  if (known == nullptr) {
+    // Most probably nobody has heard of it yet.
+    if (group.again || group.count >= options_.packets || last - first >= options_.delay) return;
+    KnownFlow& begun = known_.put(group.flow, KnownFlow::Stand::open, last, now_);
+    begun.first = first;
+    begun.packets = group.count;
+    begun.elements = begun.unrecorded.elements = 2;
+    begun.unrecorded.chunk = group.chunk;
+    begun.unrecorded.number = packets_[group.last].packet.number;
+    begun.call = last_call_;
+    // What the transaction pushes comes before what the script appends.
+    if (!group.alone) return;
+    push(call, command, group, true);
+    one.begins = true;
+    return;
+  }
+  if (known->stand == KnownFlow::Stand::open && known->unrecorded.packets != 0 &&
+      !known->unrecorded.mixed && !group.again && known->call != last_call_) {
+    one.is_known = true;
+    one.known = *known;
+  }
+  ask_about(group.flow, std::max(last, known->touched));
+}
+
+/// The call at hand will tell.
+void SplitRedis::ask_about(const FlowKey& flow, Timestamp touched) {
+  known_.put(flow, KnownFlow::Stand::asked, touched, now_).call = last_call_;
 }
 
 /// The packets of a group that was sent without them, should they be needed after all.
@@ -82,12 +201,50 @@ void SplitRedis::keep_thin(Call& call, const PacketGroup& group) {
   }
   copy.last = static_cast<std::uint32_t>(kept.packets.size() - 1);
   ++thin_in_flight_[std::string(view(group.flow))];
-  due_.put(group.flow, packets_[group.last].clock, context_->clock().now());
+  known_.put(group.flow, KnownFlow::Stand::due, packets_[group.last].clock, now_);
   thin_packets_->add(group.count);
+}
+
+/// A call of as many of the groups `left` as one may have; they are taken off. `before` goes before
+/// it.
+Call SplitRedis::make_call(std::uint32_t bucket, std::span<const std::uint32_t>& left,
+                           RedisCommand before) {
+  Call call = begin_call(bucket);
+  // A transaction, if anything is pushed, with the script as its last command.
+  RedisCommand pushes;
+  pushes.put(string_view("MULTI"));
+  scripted_.clear();
+  while (!left.empty() && scripted_.size() < kCallGroups && call.appended.size() < kCallAppended) {
+    choose(call, pushes, left.front());
+    left = left.subspan(1);
+  }
+  const auto& groups = groups_.groups();
+  std::size_t size = batch_script().size() + 1024 + pushes.bytes().size() + call.pushed.size();
+  for (const Scripted& one : scripted_) {
+    size += groups[one.group].record_bytes + 256 + groups[one.group].agent.size();
+  }
+  RedisCommand command(std::move(before));
+  command.bytes().reserve(command.bytes().size() + size);
+  if (!call.pushed.empty()) command.append(pushes);
+  // The clocks come last: should this process end before, the chunk comes again, and its packets
+  // must find the clocks as they were.
+  begin_script(call, command, scripted_.size(), left.empty());
+  for (const Scripted& one : scripted_) {
+    const bool thin = thin_[one.group] != 0;
+    const auto flags = thin ? kGroupThin : one.begins ? kGroupBegins : 0;
+    add_group(call, command, packets_, groups[one.group], static_cast<std::uint8_t>(flags),
+              one.is_known ? &one.known : nullptr);
+    if (thin) keep_thin(call, groups[one.group]);
+  }
+  if (!call.pushed.empty()) command.put(string_view("EXEC"));
+  call.commands_before = command.commands() - 1;
+  call.bytes = std::move(command.bytes());
+  return call;
 }
 
 /// From here on the batch is the window's. Nothing may fail that can be tried again.
 void SplitRedis::take(Batch<Packet>& in) {
+  now_ = context_->clock().now();
   std::vector<std::vector<std::uint32_t>> by_bucket(options_.buckets);
   const auto& groups = groups_.groups();
   for (std::uint32_t i = 0; i < groups.size(); ++i) by_bucket[groups[i].bucket].push_back(i);
@@ -109,25 +266,8 @@ void SplitRedis::take(Batch<Packet>& in) {
     if (mine.empty() && (bucket != 0 || !groups.empty())) continue;
     std::span<const std::uint32_t> left(mine);
     do {
-      const auto now = left.first(std::min(left.size(), kCallGroups));
-      left = left.subspan(now.size());
-      std::size_t size = batch_script().size() + 1024;
-      for (const std::uint32_t i : now) {
-        size += groups[i].record_bytes + 192 + groups[i].agent.size();
-      }
-      command.bytes().reserve(command.bytes().size() + size);
-      const std::size_t before = command.commands();
-      // The clocks come last: should this process end before, the chunk comes again, and its
-      // packets must find the clocks as they were.
-      Call call = begin_call(bucket, command, now.size(), left.empty());
-      call.commands_before = before;
-      for (const std::uint32_t i : now) {
-        add_group(call, command, packets_, groups[i], thin_[i] != 0);
-        if (thin_[i] != 0) keep_thin(call, groups[i]);
-      }
+      Call call = make_call(bucket, left, std::exchange(command, {}));
       if (!call.kept.groups.empty()) call.kept.storage = in.storage;
-      call.bytes = std::move(command.bytes());
-      command = {};
       call.receipt = in.receipt.fork();
       any = true;
       calls_->add();
@@ -141,111 +281,20 @@ void SplitRedis::take(Batch<Packet>& in) {
     agent.known->read = true;
     for (const std::uint64_t chunk : agent.new_chunks) agent.known->learn(chunk);
   }
+  for (std::size_t i = 0; i < packets_.size(); ++i) {
+    const Place& place = places_[i];
+    const bool more = i + 1 < packets_.size() && places_[i + 1].agent == place.agent &&
+                      places_[i + 1].chunk == place.chunk;
+    if (more || place.chunk == 0) continue;
+    if (auto* chunk = batch_agents_[place.agent].known->find(place.chunk)) {
+      chunk->last = std::max<std::int64_t>(chunk->last, packets_[i].packet.number);
+    }
+  }
   joined_->add(drops_.joined_fragments);
   if (drops_.lost_fragments != 0) context_->dropped("lost-fragment", drops_.lost_fragments);
   for (std::size_t kind = 0; kind < drops_.undecodable.size(); ++kind) {
     if (drops_.undecodable[kind] == 0) continue;
     context_->dropped(to_string(static_cast<Decode>(kind)), drops_.undecodable[kind]);
-  }
-}
-
-void SplitRedis::answer(Output<Ticket>& out) {
-  auto [call, raw] = window_->pop();
-  if (call.id.empty()) return answer_sweep(call, std::move(raw), out);
-  for (const PacketGroup& group : call.kept.groups) {
-    const auto count = thin_in_flight_.find(std::string(view(group.flow)));
-    if (--count->second == 0) thin_in_flight_.erase(count);
-  }
-  const std::shared_ptr<redisReply> reply(raw.release(), FreeReply());
-  auto result = read_reply(text_of(*reply));
-  if (!result) {
-    // The call was executed before, and its answer has expired since: a sweep has its tickets.
-    result.emplace();
-    result->repeated = call.packets;
-  }
-  const Timestamp now = context_->clock().now();
-  const std::string_view states = result->groups;
-  for (std::size_t i = 0; i < std::min(states.size(), call.groups.size()); ++i) {
-    const Call::Group& group = call.groups[i];
-    if (states[i] == kGroupDue) {
-      due_.put(group.flow, group.last_clock, now);
-    } else {
-      due_.remove(group.flow);
-    }
-  }
-  context_->handled(result->stored);
-  if (result->after_due != 0) context_->dropped("after-due", result->after_due);
-  if (result->repeated != 0) context_->dropped("repeated", result->repeated);
-  sessions_->add(result->begun);
-  if (states.find(kGroupRefused) != std::string_view::npos) send_refused(call, states);
-
-  const Announcements::Id id{call.bucket, call.id};
-  if (result->tickets.empty()) {
-    announcements_->settle(id);
-    call.receipt.done();
-    return;
-  }
-  announced_->add(result->tickets.size());
-  Batch<Ticket> tickets(std::move(result->tickets));
-  tickets.receipt = Announcements::announce(announcements_, id, std::move(call.receipt));
-  tickets.storage_bytes = text_of(*reply).size();
-  tickets.storage = reply;
-  push(std::move(tickets), out);
-}
-
-/// Another receiver has begun a session of a five-tuple that this one took for due.
-void SplitRedis::send_refused(Call& call, std::string_view states) {
-  std::vector<const PacketGroup*> refused;
-  for (std::size_t i = 0; i < call.kept.groups.size(); ++i) {
-    if (states[call.kept.numbers[i]] == kGroupRefused) refused.push_back(&call.kept.groups[i]);
-  }
-  RedisCommand command;
-  Call again = begin_call(call.bucket, command, refused.size(), false);
-  for (const PacketGroup* group : refused) {
-    add_group(again, command, call.kept.packets, *group, false);
-  }
-  again.bytes = std::move(command.bytes());
-  again.receipt = call.receipt.fork();
-  calls_->add();
-  window_->push(std::move(again));
-}
-
-void SplitRedis::answer_sweep(const Call& call, RedisReply raw, Output<Ticket>& out) {
-  const std::shared_ptr<redisReply> reply(raw.release(), FreeReply());
-  for (std::size_t i = 0; i + 1 < reply->elements; i += 2) {
-    auto result = read_reply(text_of(*reply->element[i + 1]));
-    if (!result) continue;
-    swept_->add(result->tickets.size());
-    Batch<Ticket> tickets(std::move(result->tickets));
-    tickets.receipt = Announcements::announce(
-        announcements_, {call.bucket, std::string(text_of(*reply->element[i]))}, Receipt());
-    tickets.storage_bytes = text_of(*reply->element[i + 1]).size();
-    tickets.storage = reply;
-    push(std::move(tickets), out);
-  }
-}
-
-void SplitRedis::push(Batch<Ticket> tickets, Output<Ticket>& out) {
-  tickets.watermark = watermark_;
-  out.push(std::move(tickets));
-}
-
-void SplitRedis::sweep(bool look) {
-  const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(options_.sweep_after);
-  const auto expire = std::chrono::duration_cast<std::chrono::seconds>(options_.expire);
-  for (std::uint32_t bucket = 0; bucket < options_.buckets; ++bucket) {
-    const std::string settled = announcements_->take_settled(bucket);
-    if (!look && settled.empty()) continue;
-    RedisCommand command;
-    command.put(string_view("EVAL"), sweep_script(), string_view("1"),
-                string_view(names_[bucket].outbox()), string_view(names_[bucket].tag()),
-                static_cast<std::uint64_t>(age.count()), look ? kSweepMost : std::uint64_t{0},
-                static_cast<std::uint64_t>(expire.count()), string_view(settled),
-                string_view(look ? announcements_->open(bucket) : std::string()));
-    Call call;
-    call.bucket = bucket;
-    call.bytes = std::move(command.bytes());
-    window_->push(std::move(call));
   }
 }
 

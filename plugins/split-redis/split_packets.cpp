@@ -23,8 +23,9 @@ SplitRedis::Place SplitRedis::place_of(const Origin* origin) {
     batch_agents_.push_back({name, &known, known.time, !known.read, {}});
   }
   BatchAgent& agent = batch_agents_[known.place];
-  if (chunk != 0 && !known.knows(chunk) &&
-      std::ranges::find(agent.new_chunks, chunk) == agent.new_chunks.end()) {
+  if (chunk == 0) return {known.place, 0};
+  if (const AgentClock::Chunk* seen = known.find(chunk)) return {known.place, chunk, seen->last};
+  if (std::ranges::find(agent.new_chunks, chunk) == agent.new_chunks.end()) {
     // The packets before this chunk may have gone through another process.
     agent.new_chunks.push_back(chunk);
     agent.ask = true;
@@ -50,7 +51,13 @@ void SplitRedis::decode_all(const Batch<Packet>& in) {
     }
     places_[i] = place;
     packets_[i].packet = in.items[i];
-    decode_one(i, batch_agents_[place.agent]);
+  }
+  for (const BatchAgent& agent : batch_agents_) {
+    // A first fragment of the same id may have come through another process since.
+    if (!agent.new_chunks.empty()) agents_.number_anew(*agent.known);
+  }
+  for (std::size_t i = 0; i < in.items.size(); ++i) {
+    decode_one(i, batch_agents_[places_[i].agent]);
   }
 }
 
@@ -137,7 +144,8 @@ void SplitRedis::group_all() {
     packet.clock = agent.clock;
     if (packet.kind == Decode::transport) {
       packet.flow = flow_key(packet.decoded.key, agent.name);
-      groups_.add(packets_, i, agent.name, places_[i].chunk);
+      PacketGroup& group = groups_.add(packets_, i, agent.name, places_[i].chunk);
+      if (packet.packet.number <= places_[i].sent) group.again = true;
     } else if (packet.kind == Decode::later_fragment) {
       ++drops_.lost_fragments;
     } else {
@@ -153,7 +161,8 @@ bool SplitRedis::choose_thin() {
   const Duration fresh = std::min(options_.remember, options_.expire) / 2;
   thin_.clear();
   for (const PacketGroup& group : groups_.groups()) {
-    const DueCache::Entry* due = group.calm ? due_.find(group.flow) : nullptr;
+    const KnownFlow* due =
+        group.calm && group.alone ? known_.find(group.flow, KnownFlow::Stand::due) : nullptr;
     const bool thin = due != nullptr && now - due->sent < fresh &&
                       packets_[group.first].clock - due->touched <= options_.idle;
     if (!thin && !thin_in_flight_.empty() &&

@@ -93,7 +93,9 @@ SplitRedis::SplitRedis(const SplitRedisOptions& options)
       settings_(settings_of(options)),
       next_number_(options.buckets, 1),
       fragments_(options.max_fragments),
-      groups_({options.idle, options.keep, options.buckets}) {
+      groups_({options.idle, options.keep, options.buckets, options.packets, options.delay,
+               seconds(options.idle + options.remember)}),
+      known_(options.known) {
   for (std::uint32_t bucket = 0; bucket < options.buckets; ++bucket) {
     names_.emplace_back(options.prefix, bucket);
   }
@@ -116,6 +118,8 @@ void SplitRedis::open(Context& context) {
   swept_ = &context.counter("announced-again");
   calls_ = &context.counter("calls");
   thin_packets_ = &context.counter("sent-without-bytes");
+  appended_ = &context.counter("appended");
+  taken_back_ = &context.counter("taken-back");
   window_ = std::make_unique<CallWindow>(parse_redis_url(options_.server, options_.ca),
                                          RedisTimeouts{options_.connect_timeout, options_.timeout},
                                          &context.counter("reconnects"));

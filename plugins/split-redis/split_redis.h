@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -19,7 +20,7 @@
 
 #include "agents.h"
 #include "call_window.h"
-#include "due_cache.h"
+#include "known_flows.h"
 #include "layout.h"
 #include "packet_groups.h"
 
@@ -42,6 +43,7 @@ struct SplitRedisOptions {
   Duration sweep = std::chrono::seconds(10);
   Duration sweep_after = std::chrono::minutes(1);
   std::uint32_t max_fragments = 4096;
+  std::uint32_t known = 65536;
   Duration connect_timeout = std::chrono::seconds(5);
   Duration timeout = std::chrono::seconds(10);
 };
@@ -98,6 +100,7 @@ class SplitRedis final : public Transform<Packet, Ticket> {
   struct Place {
     std::uint32_t agent = 0;
     std::uint64_t chunk = 0;
+    std::int64_t sent = -1;  ///< the highest number of the chunk's packets that was here before
   };
   struct Drops {
     std::uint64_t lost_fragments = 0;
@@ -113,15 +116,25 @@ class SplitRedis final : public Transform<Packet, Ticket> {
   void group_all();
   [[nodiscard]] bool choose_thin();
   void take(Batch<Packet>& in);
-  [[nodiscard]] Call begin_call(std::uint32_t bucket, RedisCommand& command, std::size_t groups,
-                                bool with_agents);
+  [[nodiscard]] Call begin_call(std::uint32_t bucket);
+  [[nodiscard]] Call make_call(std::uint32_t bucket, std::span<const std::uint32_t>& left,
+                               RedisCommand before);
+  void begin_script(Call& call, RedisCommand& command, std::size_t groups, bool with_agents);
+  [[nodiscard]] static Call::Group group_of(const std::vector<DecodedPacket>& packets,
+                                            const PacketGroup& group);
   void add_group(Call& call, RedisCommand& command, const std::vector<DecodedPacket>& packets,
-                 const PacketGroup& group, bool thin) const;
+                 const PacketGroup& group, std::uint8_t flags, const KnownFlow* known) const;
+  void push(Call& call, RedisCommand& command, const PacketGroup& group, bool begins) const;
+  [[nodiscard]] bool append(Call& call, RedisCommand& command, const PacketGroup& group);
+  void ask_about(const FlowKey& flow, Timestamp touched);
+  void choose(Call& call, RedisCommand& command, std::uint32_t index);
+  void learn(const Call& call, const BatchReply& reply);
   void keep_thin(Call& call, const PacketGroup& group);
 
   void answer(Output<Ticket>& out);
   void answer_sweep(const Call& call, RedisReply reply, Output<Ticket>& out);
   void send_refused(Call& call, std::string_view states);
+  void check_appended(Call& call, const redisReply& transaction, bool again);
   void drain(Output<Ticket>& out);
   void push(Batch<Ticket> tickets, Output<Ticket>& out);
   void sweep(bool look);
@@ -138,7 +151,9 @@ class SplitRedis final : public Transform<Packet, Ticket> {
   AgentClocks agents_;
   FragmentCache fragments_;
   PacketGroups groups_;
-  DueCache due_;
+  KnownFlows known_;
+  std::uint64_t last_call_ = 0;
+  Timestamp now_ = kNoTime;
   std::unordered_map<std::string, std::uint32_t> thin_in_flight_;  ///< flows, and in how many calls
 
   // Of the batch at hand; kept for their memory.
@@ -148,6 +163,13 @@ class SplitRedis final : public Transform<Packet, Ticket> {
   std::vector<std::pair<std::size_t, FlowKey>> unknown_fragments_;
   std::vector<std::pair<FlowKey, std::size_t>> first_fragments_;  ///< and the packets
   std::vector<char> thin_;
+  struct Scripted {
+    std::uint32_t group = 0;
+    bool begins = false;  ///< a session is pushed by the transaction
+    bool is_known = false;
+    KnownFlow known;
+  };
+  std::vector<Scripted> scripted_;  ///< the groups of the call at hand that the script handles
   std::uint64_t batch_ = 0;
   Drops drops_;
 
@@ -161,6 +183,8 @@ class SplitRedis final : public Transform<Packet, Ticket> {
   Counter* swept_ = nullptr;
   Counter* calls_ = nullptr;
   Counter* thin_packets_ = nullptr;
+  Counter* appended_ = nullptr;
+  Counter* taken_back_ = nullptr;
 };
 
 }  // namespace millrace
