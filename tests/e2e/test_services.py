@@ -96,7 +96,8 @@ def test_what_is_not_installed_is_named(tmp_path):
     folder = tmp_path / "tests"
     (folder / "support").mkdir(parents=True)
     (folder / "services").write_text(SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
-    (folder / "support/jvm_servers.py").write_bytes((SOURCE / "tests/support/jvm_servers.py").read_bytes())
+    for name in ("databases.py", "jvm_servers.py"):
+        (folder / "support" / name).write_bytes((SOURCE / "tests/support" / name).read_bytes())
     servers = (SOURCE / "tests/support/servers.py").read_text(encoding="utf-8")
     (folder / "support/servers.py").write_text(servers.replace("/usr/bin/redis-server", "/nowhere/redis-server"),
                                                encoding="utf-8")

@@ -12,7 +12,8 @@ import subprocess
 import tempfile
 import uuid
 
-from servers import Failure, MariaDB, Server, ask
+from databases import MariaDB
+from servers import Failure, Server, ask
 
 HERE = pathlib.Path(__file__).resolve().parent
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "millrace/jars"
