@@ -48,10 +48,11 @@ TEST_F(RabbitDelayedTest, BeginningsAreDelayedAndTheRestGoesAtOnce) {
   // Confirmed when the plugin has them, not when they are due.
   in.flush();
   EXPECT_EQ(watched.done(), 1);
-  EXPECT_LT(steady_clock::now() - begin, 2s);
+  const auto confirmed = steady_clock::now();
   ASSERT_TRUE(within(20s, [&] { return out.taker.different() == 26; }));
-  EXPECT_LT(out.taker.time_of(100) - begin, 2s);
   for (std::uint32_t epoch = 0; epoch < 25; ++epoch) {
+    EXPECT_LT(out.taker.time_of(100), out.taker.time_of(epoch));
+    EXPECT_LT(confirmed, out.taker.time_of(epoch));
     EXPECT_GE(out.taker.time_of(epoch) - begin, 2s);
     EXPECT_EQ(out.taker.seen(epoch), 1);
   }
@@ -61,6 +62,21 @@ TEST_F(RabbitDelayedTest, BeginningsAreDelayedAndTheRestGoesAtOnce) {
   EXPECT_EQ(context_.counter("republished").value(), 0U);
   out.end();
   EXPECT_EQ(messages_in(options_.name), 0U);
+}
+
+TEST_F(RabbitDelayedTest, WhatIsMandatoryComesBackThoughItIsTaken) {
+  // Why tickets go there without.
+  RabbitIn in(options_);
+  in.open(context_);
+  AmqpSession session(options_);
+  const Batch<Ticket> batch = tickets(0, 1, Due::timeout);
+  session.publish(options_.name + ".delayed", options_.name, encode(batch.items),
+                  {{"x-delay", 500, {}}}, AmqpSession::Unroutable::comes_back);
+  EXPECT_THROW(
+      within(20s, [&] { return session.next().kind == AmqpSession::Event::Kind::blocked; }),
+      LinkLost);
+  Analyser out(options_);
+  EXPECT_TRUE(within(20s, [&] { return out.taker.different() == 1; }));
 }
 
 TEST_F(RabbitDelayedTest, ManyMessagesAllComeOnce) {
@@ -90,8 +106,9 @@ TEST_F(RabbitDelayedTest, FailedMessagesComeAgainWithoutAnotherDelay) {
   EXPECT_EQ(out.context.counter("dead").value(), 0U);
 }
 
+// What falls due while the broker stops may be lost, so these two leave it the time to stop.
 TEST_F(RabbitDelayedTest, DelaysSurviveARestartOfTheBroker) {
-  options_.delay = 5s;
+  options_.delay = 12s;
   RabbitIn in(options_);
   in.open(context_);
   const auto begin = steady_clock::now();
@@ -101,19 +118,21 @@ TEST_F(RabbitDelayedTest, DelaysSurviveARestartOfTheBroker) {
   Analyser out(options_);
   ASSERT_TRUE(within(60s, [&] { return out.taker.different() == 30; }))
       << out.taker.different() << " of 30; " << queues();
-  EXPECT_GE(out.taker.time_of(0) - begin, 5s);
+  EXPECT_GE(out.taker.time_of(0) - begin, 12s);
   // Its connection is made anew and takes more.
   put(in, tickets(100, 1, Due::timeout));
   EXPECT_TRUE(within(60s, [&] { return out.taker.seen(100) == 1; }));
 }
 
 TEST_F(RabbitDelayedTest, WhatFallsDueWhileTheBrokerIsAwayComesWhenItIsBack) {
+  options_.delay = 12s;
   RabbitIn in(options_);
   in.open(context_);
   put(in, tickets(0, 30, Due::timeout));
   in.flush();
+  const auto due = steady_clock::now() + options_.delay;
   services->stop("rabbitmq");
-  std::this_thread::sleep_for(options_.delay);
+  std::this_thread::sleep_until(due);
   services->start("rabbitmq");
   Analyser out(options_);
   EXPECT_TRUE(within(60s, [&] { return out.taker.different() == 30; }))

@@ -167,7 +167,9 @@ TEST_F(RabbitTest, ABrokerWithoutTheDelayPluginIsToldApart) {
     FAIL() << "this broker was started without its plugin";
   } catch (const ConfigError& error) {
     EXPECT_EQ(error.option(), "delay_by");
-    EXPECT_THAT(error.what(), HasSubstr("delay_by = \"hold\" needs none"));
+    EXPECT_THAT(error.what(),
+                AllOf(HasSubstr("rabbitmq-plugins enable rabbitmq_delayed_message_exchange"),
+                      HasSubstr("delay_by = \"hold\" needs none")));
   }
 }
 
