@@ -81,7 +81,9 @@ ConfigError explained(const Refused& refused, const RabbitOptions& options) {
   }
   if (options.delay_by == DelayBy::x_delayed_message &&
       text.find("x-delayed-message") != std::string::npos) {
-    return {"delay_by", fmt::format("the broker lacks the delayed-message plugin ({}); "
+    return {"delay_by", fmt::format("the broker lacks the delayed-message plugin ({}); where it is "
+                                    "installed, `rabbitmq-plugins enable "
+                                    "rabbitmq_delayed_message_exchange` enables it; "
                                     "delay_by = \"hold\" needs none",
                                     text)};
   }

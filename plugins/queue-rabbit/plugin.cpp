@@ -61,7 +61,7 @@ MILLRACE_PLUGIN(
             "hold: whoever takes a ticket holds it, unacknowledged, until it is due; ttl: a queue "
             "with a message time-out and a dead-letter exchange, which may lose what is on its way "
             "when the broker dies; x-delayed-message: an exchange of the broker's plugin of that "
-            "name")
+            "name, which may lose tickets even when the broker is stopped")
             .choices({{"hold", DelayBy::hold},
                       {"ttl", DelayBy::ttl},
                       {"x-delayed-message", DelayBy::x_delayed_message}}),

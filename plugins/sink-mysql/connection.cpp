@@ -53,8 +53,12 @@ constexpr std::array kPassing{
     2026,  // TLS
     2030,  // not prepared
     2055, 3024,
+    3032,  // offline mode
     3100,  // replication hooks failed
     3101,
+    3168,  // the server is not available
+    3169,  // the session was killed
+    4031,  // the session was idle for too long, as MySQL says it
 };
 
 /// Long before the client gives up on an answer the server gives up on a lock, and says so.

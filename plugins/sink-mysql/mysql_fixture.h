@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -19,16 +20,20 @@ namespace millrace {
 using testing::verdict;
 using testing::verdicts;
 
-/// Every test has a database of its own on one real server.
+/// Every test has a database of its own on one real server: MariaDB, or the MySQL whose mysqld
+/// MILLRACE_MYSQLD names.
 class SinkMysqlTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
     services() = std::make_unique<testing::Services>(
-        testing::Services::Names{"mariadb"},
+        testing::Services::Names{server()},
         // In no test may the time zone of the server show.
-        testing::Services::Names{"--option", "mariadb=--default-time-zone=+05:30"});
+        testing::Services::Names{"--option", server() + "=--default-time-zone=+05:30"});
   }
   static void TearDownTestSuite() { services().reset(); }
+  static std::string server() {
+    return std::getenv("MILLRACE_MYSQLD") == nullptr ? "mariadb" : "mysql";
+  }
   static std::unique_ptr<testing::Services>& services() {
     static std::unique_ptr<testing::Services> running;
     return running;
@@ -50,7 +55,7 @@ class SinkMysqlTest : public ::testing::Test {
 
   /// Of this test's database; `user` with a password, if there is one.
   [[nodiscard]] std::string url(const std::string& user) const {
-    return "mysql://" + user + "@127.0.0.1:" + std::to_string(services()->port("mariadb")) + "/" +
+    return "mysql://" + user + "@127.0.0.1:" + std::to_string(services()->port(server())) + "/" +
            database_;
   }
   [[nodiscard]] ConnectionOptions root_options() const {
@@ -80,6 +85,16 @@ class SinkMysqlTest : public ::testing::Test {
     connection.open(root_options());
     connection.execute(sql);
     connection.commit();
+  }
+
+  /// A user who has all rights in this test's database, or those of `rights`; `how` is what
+  /// CREATE USER says of it.
+  void make_user(const std::string& name, const std::string& how = {},
+                 const std::string& rights = "ALL") const {
+    const std::string account = name + "@'%'";
+    execute("DROP USER IF EXISTS " + account);
+    execute("CREATE USER " + account + " " + how);
+    execute("GRANT " + rights + " ON `" + database_ + "`.* TO " + account);
   }
 
   Batch<Verdict> batch_of(std::vector<Verdict> rows) {

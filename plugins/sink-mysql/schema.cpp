@@ -47,7 +47,10 @@ std::map<std::string, Found> columns_of(Connection& connection, const std::strin
     found.column_type = text(row, 2);
     found.nullable = text(row, 3) == "yes";
     // MariaDB tells the default NULL by that word, MySQL by NULL itself.
-    found.needs_value = !found.nullable && !row.at(4) && text(row, 5).empty();
+    const std::string extra = text(row, 5);
+    found.needs_value = !found.nullable && !row.at(4) &&
+                        extra.find("auto_increment") == std::string::npos &&
+                        extra.find("generated") == std::string::npos;
     if (row.at(6)) found.length = std::stoull(*row.at(6));
     found.charset = text(row, 7);
     columns[text(row, 0)] = found;

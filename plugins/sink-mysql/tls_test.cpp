@@ -13,8 +13,8 @@ class SinkMysqlTlsTest : public SinkMysqlTest {
   static void SetUpTestSuite() {
     certificates() = std::make_unique<testing::Certificates>();
     if (!certificates()->made()) return;
-    services() = std::make_unique<testing::Services>(testing::Services::Names{"mariadb"},
-                                                     certificates()->mariadb_options());
+    services() = std::make_unique<testing::Services>(testing::Services::Names{server()},
+                                                     certificates()->database_options(server()));
   }
   static void TearDownTestSuite() {
     services().reset();
@@ -28,14 +28,13 @@ class SinkMysqlTlsTest : public SinkMysqlTest {
     if (!certificates()->made()) GTEST_SKIP() << "SKIPPED: openssl made no certificates";
     SinkMysqlTest::SetUp();
     if (IsSkipped()) return;
-    execute("CREATE OR REPLACE USER encrypted@'%' REQUIRE SSL");
-    execute("CREATE OR REPLACE USER known@'%' REQUIRE SUBJECT '/CN=probe'");
-    execute("GRANT ALL ON `" + database_ + "`.* TO encrypted@'%', known@'%'");
-    options_.server = at_host("encrypted", "localhost");
+    make_user("encrypted", "IDENTIFIED BY 'secret' REQUIRE SSL");
+    make_user("known", "REQUIRE SUBJECT '/CN=probe'");
+    options_.server = at_host("encrypted:secret", "localhost");
   }
   [[nodiscard]] std::string at_host(const std::string& user, const std::string& host) const {
-    return "mysql://" + user + "@" + host + ":" + std::to_string(services()->port("mariadb")) +
-           "/" + database_;
+    return "mysql://" + user + "@" + host + ":" + std::to_string(services()->port(server())) + "/" +
+           database_;
   }
 };
 
@@ -72,7 +71,7 @@ TEST_F(SinkMysqlTlsTest, VerifyRefusesAnotherAuthority) {
 TEST_F(SinkMysqlTlsTest, VerifyRefusesAnotherName) {
   options_.tls = Tls::verify;
   options_.tls_ca = certificates()->file("ca.pem");
-  options_.server = at_host("encrypted", "127.0.0.1");
+  options_.server = at_host("encrypted:secret", "127.0.0.1");
   EXPECT_THAT(refusal(), AllOf(StartsWith("tls: "), HasSubstr("2026")));
 }
 
@@ -91,7 +90,7 @@ TEST_F(SinkMysqlTlsTest, EncryptionHoldsAfterAReconnect) {
   options_.batch = 1;
   SinkMysql sink(options_);
   sink.open(context_);
-  services()->restart("mariadb");
+  services()->restart(server());
   Batch<Verdict> batch = batch_of({verdict(1, "a")});
   EXPECT_THROW(sink.write(batch), Transient);
   give(sink, batch);  // this user may not come without

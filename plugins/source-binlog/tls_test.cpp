@@ -14,7 +14,7 @@ class SourceBinlogTlsTest : public BinlogTest {
     certificates() = std::make_unique<testing::Certificates>();
     if (!certificates()->made()) return;
     services() = std::make_unique<testing::Services>(testing::Services::Names{"mariadb"},
-                                                     certificates()->mariadb_options());
+                                                     certificates()->database_options("mariadb"));
   }
   static void TearDownTestSuite() {
     services().reset();

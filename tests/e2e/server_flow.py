@@ -15,6 +15,9 @@ import pytest
 from millrace import BUILD, SOURCE, Running
 
 SERVER = SOURCE / "pipelines/server.toml"
+# The store's server: MariaDB, or the MySQL whose mysqld MILLRACE_MYSQLD names.
+DATABASE = "mysql" if os.environ.get("MILLRACE_MYSQLD") else "mariadb"
+DELAYING = ("--plugin", "rabbitmq_delayed_message_exchange")
 PLUGINS = ("source-http", "split-redis", "queue-rabbit", "sink-mysql", "model-torch")
 
 
@@ -54,8 +57,12 @@ class Services:
         return subprocess.run(["redis-cli", "-p", str(address.port), *command], capture_output=True, text=True, timeout=60,
                               check=True).stdout.splitlines()
 
+    @property
+    def database(self) -> str:
+        return self.address.get("MARIADB") or self.address["MYSQL"]
+
     def sql(self, statement: str) -> list[tuple[str, ...]]:
-        address = urllib.parse.urlparse(self.address["MARIADB"])
+        address = urllib.parse.urlparse(self.database)
         result = subprocess.run(
             ["mariadb", "--no-defaults", "-h", "127.0.0.1", "-P", str(address.port), "-u", "root", "--batch", "--skip-column-names",
              address.path[1:], "-e", statement], capture_output=True, text=True, timeout=60, check=False)
@@ -83,7 +90,7 @@ class Process(Running):
     def __init__(self, folder: pathlib.Path, name: str, part: str, services: Services, settings: dict[str, str],
                  path: pathlib.Path = SERVER):
         variables = {"REDIS": services.address["REDIS"], "RABBITMQ": services.address["RABBITMQ"],
-                     "MYSQL": services.address["MARIADB"], "LISTEN": "127.0.0.1:0"}
+                     "MYSQL": services.database, "LISTEN": "127.0.0.1:0"}
         command = [path, "--admin", "127.0.0.1:0", *(("--stages", part) if part else ())]
         for key, value in variables.items():
             command += ["--var", f"{key}={value}"]

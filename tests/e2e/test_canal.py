@@ -1,4 +1,4 @@
-"""SQL in a real MariaDB, real Canal, real Kafka, `millrace run`: what changes in the database comes out."""
+"""SQL in a real MariaDB (or MySQL), real Canal, real Kafka, `millrace run`: what changes in the database comes out."""
 import json
 import pathlib
 import shutil
@@ -10,6 +10,7 @@ import time
 
 import pytest
 from millrace import BUILD, PROGRAM, SOURCE, pipeline
+from server_flow import DATABASE
 
 sys.path.insert(0, str(SOURCE / "tests/support"))
 from jvm_servers import Kafka  # noqa: E402
@@ -39,7 +40,7 @@ path = "${OUT}"
 class Servers:
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
-        done = subprocess.run([SERVICES, "start", "mariadb", "kafka", "canal", "--dir", folder],
+        done = subprocess.run([SERVICES, "start", DATABASE, "kafka", "canal", "--dir", folder],
                               capture_output=True, text=True, check=False)
         self.missing = done.stderr.strip() if done.returncode == 77 else ""
         assert done.returncode in (0, 77), done.stderr
@@ -53,7 +54,7 @@ class Servers:
 
     def sql(self, text: str):
         subprocess.run(["mariadb", "--no-defaults", "--default-character-set=utf8mb4",
-                        f"--socket={self.folder}/mariadb/sock", "--user=root", "millrace", "--execute", text],
+                        f"--socket={self.folder}/{DATABASE}/sock", "--user=root", "millrace", "--execute", text],
                        capture_output=True, text=True, check=True)
 
 

@@ -12,7 +12,7 @@ from agent_flow import Agent, ZooKeeper, counted, need_plugins
 from millrace import SOURCE, Running, until
 from name_server import NameServer
 from network import Segment, need
-from server_flow import Process, Services
+from server_flow import DATABASE, Process, Services
 
 need("ip", "curl")
 need_plugins("config-zk", "source-canal", "sink-http", "source-http", "split-redis", "queue-rabbit", "sink-mysql", "model-torch")
@@ -26,7 +26,7 @@ class Site:
 
     def __init__(self, folder):
         self.folder = folder
-        self.services = Services(folder / "services", "zookeeper1", "zookeeper2", "zookeeper3", "kafka", "canal", "mariadb",
+        self.services = Services(folder / "services", "zookeeper1", "zookeeper2", "zookeeper3", "kafka", "canal", DATABASE,
                                  "redis", "rabbitmq")
         self.address = self.services.address
         self.ensemble = ",".join(self.address[f"ZOOKEEPER{n}"] for n in (1, 2, 3))
@@ -40,7 +40,7 @@ class Site:
         self.services.sql((SOURCE / "pipelines/agent_config.sql").read_text(encoding="utf-8"))
         self.config = Running(self.folder / "config.log", SOURCE / "pipelines/config.toml",
                               "--var", f"KAFKA={self.address['KAFKA']}", "--var", f"TOPIC={self.topic()}",
-                              "--var", f"ZOOKEEPER={self.ensemble}", "--var", f"MYSQL={self.address['MARIADB']}")
+                              "--var", f"ZOOKEEPER={self.ensemble}", "--var", f"MYSQL={self.services.database}")
         self.zookeeper = ZooKeeper(self.ensemble)
         for number, name in enumerate(AGENTS, 1):
             self.segments[name] = Segment(number)

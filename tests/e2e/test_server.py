@@ -1,4 +1,4 @@
-"""The server flow on real Redis, RabbitMQ and MariaDB: everything arrives, each once."""
+"""The server flow on real Redis, RabbitMQ and MariaDB (or MySQL): everything arrives, each once."""
 import os
 import random
 import re
@@ -8,7 +8,7 @@ import time
 import pytest
 from captures import as_classic, chunks, records, synthetic
 from millrace import SHARED, pipeline, run, until
-from server_flow import Process, Services, Upload, need_plugins
+from server_flow import DATABASE, Process, Services, Upload, need_plugins
 
 CLIENTS = 4
 COLUMNS = "LOWER(HEX(session)), packets, bytes, payload_bytes, label"
@@ -37,7 +37,7 @@ class Server:
     def __init__(self, folder):
         need_plugins()
         self.folder = folder
-        self.services = Services(folder / "services", "redis", "rabbitmq", "mariadb")
+        self.services = Services(folder / "services", "redis", "rabbitmq", DATABASE)
         self.processes: list[Process] = []
         self.receivers: list[Process] = []
         self.analysers: list[Process] = []
@@ -179,13 +179,13 @@ def release(clients: list[Upload]):
 def kill_an_analyser(server, clients):
     victim, other = server.analysers
     # What is claimed from now on cannot be stored, so that the victim has sessions under way.
-    server.services.must("pause", "mariadb")
+    server.services.must("pause", DATABASE)
     before = victim.counted("claim", "out")
     release(clients)
     until(lambda: victim.counted("claim", "out") > before, 120, "sessions that the victim has claimed")
     victim.kill()
     server.analyser("analyser-again", queue__delay=DELAY)
-    server.services.must("resume", "mariadb")
+    server.services.must("resume", DATABASE)
     until(lambda: counted(server.analysers, "claim", "come-back") > 0, 60, f"{other.log}: tickets of the victim")
 
 
@@ -220,18 +220,18 @@ def restart_rabbitmq(server, clients):
           "four processes that are connected again")
 
 
-def restart_mariadb(server, clients):
-    server.services.must("kill", "mariadb")
+def restart_database(server, clients):
+    server.services.must("kill", DATABASE)
     release(clients)
-    server.services.must("start", "mariadb")
+    server.services.must("start", DATABASE)
     until(lambda: counted(server.analysers, "store", "reconnected") > 0, 120, "an analyser that is connected again")
 
 
-def stop_mariadb_for_30_s(server, clients):
-    server.services.must("stop", "mariadb")
+def stop_database_for_30_s(server, clients):
+    server.services.must("stop", DATABASE)
     release(clients)
     time.sleep(30)  # the fault itself
-    server.services.must("start", "mariadb")
+    server.services.must("start", DATABASE)
     until(lambda: counted(server.analysers, "store", "reconnected") > 0, 120, "an analyser that is connected again")
 
 
@@ -245,8 +245,8 @@ def poison(server, clients):
 
 
 FAULTS = {"kill -9 an analyser": kill_an_analyser, "kill -9 a receiver": kill_a_receiver, "restart redis": restart_redis,
-          "restart rabbitmq": restart_rabbitmq, "restart mariadb": restart_mariadb,
-          "stop mariadb for 30 s": stop_mariadb_for_30_s, "a poisoned message": poison}
+          "restart rabbitmq": restart_rabbitmq, "restart the database": restart_database,
+          "stop the database for 30 s": stop_database_for_30_s, "a poisoned message": poison}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -96,7 +96,8 @@ def test_what_is_not_installed_is_named(tmp_path):
     folder = tmp_path / "tests"
     (folder / "support").mkdir(parents=True)
     (folder / "services").write_text(SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
-    (folder / "support/jvm_servers.py").write_bytes((SOURCE / "tests/support/jvm_servers.py").read_bytes())
+    for name in ("databases.py", "jvm_servers.py"):
+        (folder / "support" / name).write_bytes((SOURCE / "tests/support" / name).read_bytes())
     servers = (SOURCE / "tests/support/servers.py").read_text(encoding="utf-8")
     (folder / "support/servers.py").write_text(servers.replace("/usr/bin/redis-server", "/nowhere/redis-server"),
                                                encoding="utf-8")
@@ -104,6 +105,16 @@ def test_what_is_not_installed_is_named(tmp_path):
                           capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (77, "SKIPPED: package redis-server is not installed\n")
     assert not pathlib.Path(tmp_path / "d/redis.json").exists()
+
+
+def test_a_plugin_that_rabbitmq_does_not_find_is_a_reason_to_skip(tmp_path):
+    done = subprocess.run([str(SCRIPT), "start", "rabbitmq", "--plugin", "no_such_plugin", "--dir", tmp_path / "d"],
+                          capture_output=True, text=True, check=False, env={**os.environ, "MILLRACE_RABBITMQ_PLUGINS": "/nowhere"})
+    if "package rabbitmq-server" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 77, done.stderr
+    assert "SKIPPED: RabbitMQ's plugin no_such_plugin is in none of /" in done.stderr
+    assert ", /nowhere; MILLRACE_RABBITMQ_PLUGINS names more folders" in done.stderr
 
 
 NO_REPOSITORY = """<settings><mirrors><mirror>
@@ -133,7 +144,7 @@ def test_a_jar_with_another_sum_is_not_taken(tmp_path, monkeypatch):
     assert [file.read_bytes() for file in jvm_servers.fetch([sound])] == [b"brought"]
 
 
-@pytest.mark.parametrize("name", ["mariadb", "postgres", "rabbitmq", "zookeeper"])
+@pytest.mark.parametrize("name", ["mariadb", "mysql", "postgres", "rabbitmq", "zookeeper"])
 def test_the_others_start_and_stop(tmp_path, name):
     started = services("start", name, "--dir", tmp_path)
     try:

@@ -12,11 +12,11 @@ import subprocess
 import flask_service
 import pytest
 from millrace import BUILD, SAMPLE, SOURCE, pipeline, run, until
-from server_flow import SERVER, Process, Services, Upload, need_plugins
+from server_flow import DATABASE, DELAYING, SERVER, Process, Services, Upload, need_plugins
 
 need_plugins()
 
-NOBODY = {"REDIS": "redis://127.0.0.1:1", "RABBITMQ": "amqp://127.0.0.1:1", "MARIADB": "mysql://127.0.0.1:1/none"}
+NOBODY = {"REDIS": "redis://127.0.0.1:1", "RABBITMQ": "amqp://127.0.0.1:1"}
 MODEL = "models/ustc-tfc2016-fast.pt"
 
 
@@ -28,12 +28,13 @@ class Backends:
         self.started: dict[str, Services] = {}
         self.model: flask_service.Service | None = None
 
-    def server(self, name: str) -> Services:
-        if name not in self.started:
-            folder = self.folder / name
+    def server(self, name: str, *options: str) -> Services:
+        key = "-".join([name, *options])
+        if key not in self.started:
+            folder = self.folder / str(len(self.started))
             folder.mkdir()
-            self.started[name] = Services(folder, name)
-        return self.started[name]
+            self.started[key] = Services(folder, name, *options)
+        return self.started[key]
 
     def service(self) -> flask_service.Service:
         if flask_service.missing():
@@ -55,6 +56,7 @@ class Case:
     def __init__(self, folder: pathlib.Path, backends: Backends):
         self.folder, self.backends = folder, backends
         self.address = dict(NOBODY)
+        self.database = "mysql://127.0.0.1:1/none"
         self.variables: dict[str, str] = {}
         self.text = SERVER.read_text(encoding="utf-8")
         self.settings = {"sessions.delay": "1s", "queue.delay": "1s"}
@@ -67,10 +69,14 @@ class Case:
         if not (BUILD / f"lib/millrace/plugins/{plugin}.so").exists():
             pytest.skip(f"not built, a library is not installed: {plugin}")
 
-    def redis_rabbit(self):
-        for name in ("redis", "rabbitmq"):
-            self.address[name.upper()] = self.backends.server(name).address[name.upper()]
+    def redis_rabbit(self, *options: str):
+        self.address["REDIS"] = self.backends.server("redis").address["REDIS"]
+        self.address["RABBITMQ"] = self.backends.server("rabbitmq", *options).address["RABBITMQ"]
         self.backends.server("redis").redis("FLUSHALL")  # the same sessions would be known to be done
+
+    def redis_rabbit_plugin(self):
+        self.redis_rabbit(*DELAYING)
+        self.settings["queue.delay_by"] = "x-delayed-message"
 
     def memory(self):
         self.use("split-redis", "split-memory.tickets")
@@ -78,10 +84,10 @@ class Case:
         self.use("split-redis.claim", "split-memory.claim")
 
     def sink_mysql(self):
-        services = self.backends.server("mariadb")
+        services = self.backends.server(DATABASE)
         services.sql("DROP VIEW IF EXISTS sessions_readable")
         services.sql("DROP TABLE IF EXISTS sessions")
-        self.address["MARIADB"] = services.address["MARIADB"]
+        self.database = services.database
         self.rows = lambda: services.sql("SELECT LOWER(HEX(session)), packets, label FROM sessions")
 
     def sink_postgres(self):
@@ -154,9 +160,11 @@ def expected_fixture(tmp_path_factory):
 
 
 SINKS = ("sink_mysql", "sink_postgres", "sink_sqlite", "sink_file", "sink_kafka")
-# Every sink with both stores, and with both models; the model behind a service with both stores.
+# Every sink with both stores, and with both models; the model behind a service with both stores; RabbitMQ also with its
+# delayed-message plugin.
 CASES = [("model_torch", sink, store) for sink in SINKS for store in ("memory", "redis_rabbit")]
 CASES += [("model_http", sink, "memory") for sink in SINKS] + [("model_http", "sink_mysql", "redis_rabbit")]
+CASES += [("model_torch", "sink_mysql", "redis_rabbit_plugin")]
 
 
 @pytest.mark.parametrize("model, sink, store", CASES)

@@ -24,13 +24,13 @@ class Certificates {
 
   [[nodiscard]] bool made() const { return made_; }
   [[nodiscard]] std::string file(const std::string& name) const { return folder_ / name; }
-  /// For tests/services: the server has its certificate, and asks for those of clients.
-  [[nodiscard]] std::vector<std::string> mariadb_options() const {
+  /// For tests/services, "mariadb" or "mysql": the server has its certificate, and asks for those
+  /// of clients.
+  [[nodiscard]] std::vector<std::string> database_options(const std::string& server) const {
     std::vector<std::string> words;
     for (const auto& [name, value] : {std::pair("ca", "ca.pem"), std::pair("cert", "server.pem"),
                                       std::pair("key", "server.key")}) {
-      words.insert(words.end(),
-                   {"--option", std::string("mariadb=--ssl-") + name + "='" + file(value) + "'"});
+      words.insert(words.end(), {"--option", server + "=--ssl-" + name + "='" + file(value) + "'"});
     }
     return words;
   }

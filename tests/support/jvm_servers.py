@@ -12,7 +12,8 @@ import subprocess
 import tempfile
 import uuid
 
-from servers import Failure, MariaDB, Server, ask
+from databases import MariaDB, MySQL
+from servers import Failure, Server, ask
 
 HERE = pathlib.Path(__file__).resolve().parent
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "millrace/jars"
@@ -151,23 +152,28 @@ class Kafka(JvmServer):
 
 
 class Canal(JvmServer):
-    """Reads the binary log of MariaDB and writes the changes of the database `millrace` to Kafka, both of this folder.
-    After a restart it goes on where it was."""
+    """Reads the binary log of MariaDB, or of MySQL where that is started, and writes the changes of the database
+    `millrace` to Kafka, all of this folder. After a restart it goes on where it was."""
     name = "canal"
     after = ("mariadb", "kafka")
     ports = ("port", "metrics")
     topic = "millrace-config"
 
+    @property
+    def database(self) -> MariaDB:
+        mysql = MySQL(self.root)
+        return mysql if mysql.state["wanted"] else MariaDB(self.root)
+
     def sql(self, text: str) -> str:
-        done = subprocess.run(["mariadb", "--no-defaults", f"--socket={MariaDB(self.root).socket}", "--user=root", "--batch",
+        done = subprocess.run(["mariadb", "--no-defaults", f"--socket={self.database.socket}", "--user=root", "--batch",
                                "--execute", text], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise Failure(f"canal: mariadb: {done.stderr.strip()}")
         return done.stdout
 
     def prepare(self):
-        self.sql("CREATE USER IF NOT EXISTS canal@'127.0.0.1' IDENTIFIED VIA mysql_native_password USING PASSWORD('canal'); "
-                 "GRANT SELECT, BINLOG MONITOR, REPLICATION SLAVE ON *.* TO canal@'127.0.0.1'")
+        self.sql("CREATE USER IF NOT EXISTS canal@'127.0.0.1' IDENTIFIED BY 'canal'; "
+                 "GRANT SELECT, REPLICATION CLIENT, REPLICATION SLAVE ON *.* TO canal@'127.0.0.1'")
         conf = self.data / "conf"
         conf.mkdir(exist_ok=True)
         (conf / "canal.properties").write_text("\n".join([
@@ -179,7 +185,7 @@ class Canal(JvmServer):
             "canal.instance.global.spring.xml = classpath:instance.xml", *self.options, ""]), encoding="utf-8")
         instance = string.Template((HERE / "canal-instance.xml").read_text(encoding="utf-8"))
         (conf / "instance.xml").write_text(
-            instance.substitute(port=MariaDB(self.root).port, topic=self.topic, folder=self.data / "data"), encoding="utf-8")
+            instance.substitute(port=self.database.port, topic=self.topic, folder=self.data / "data"), encoding="utf-8")
         (conf / "logback.xml").write_text(
             '<configuration><appender name="S" class="ch.qos.logback.core.ConsoleAppender"><encoder><pattern>%d %-5level '
             '%logger{30} %msg%n</pattern></encoder></appender><root level="INFO"><appender-ref ref="S"/></root></configuration>',

@@ -6,9 +6,7 @@ import glob
 import json
 import os
 import pathlib
-import pwd
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -203,14 +201,35 @@ class RabbitMQ(Server):
     name = "rabbitmq"
     packages = {"/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server": "rabbitmq-server"}
     ports = ("port", "distribution", "epmd")
+    plugins_variable = "MILLRACE_RABBITMQ_PLUGINS"
 
     def scripts(self) -> pathlib.Path:
         # Debian's wrappers in /usr/sbin switch to another user.
         return pathlib.Path(sorted(glob.glob(next(iter(self.packages))))[-1]).parent
 
+    @property
+    def plugins(self) -> list[str]:
+        return self.state.get("plugins", [])
+
+    def plugin_folders(self) -> list[str]:
+        """The broker's own, Debian's for what is not of the broker, and those of the variable."""
+        more = os.environ.get(self.plugins_variable, "").split(":")
+        return [str(self.scripts().parent / "plugins"), "/usr/lib/rabbitmq/plugins", *filter(None, more)]
+
+    def missing(self):
+        reasons = super().missing()
+        for plugin in [] if reasons else self.plugins:
+            # A folder or an archive, with its version or without.
+            if not any(glob.glob(f"{folder}/{plugin}{end}") for folder in self.plugin_folders()
+                       for end in ("", ".ez", "-[0-9]*")):
+                reasons.append(f"RabbitMQ's plugin {plugin} is in none of {', '.join(self.plugin_folders())}; "
+                               f"{self.plugins_variable} names more folders")
+        return reasons
+
     def env(self) -> dict[str, str]:
         ports = self.state["ports"]
         return {
+            "RABBITMQ_PLUGINS_DIR": ":".join(self.plugin_folders()),
             "HOME": str(self.data), "RABBITMQ_NODENAME": f"millrace{self.port}@localhost",
             "RABBITMQ_BASE": str(self.data), "RABBITMQ_MNESIA_BASE": str(self.data / "mnesia"),
             "RABBITMQ_LOG_BASE": str(self.data / "log"), "RABBITMQ_LOGS": "-",
@@ -228,7 +247,7 @@ class RabbitMQ(Server):
         if not cookie.exists():
             cookie.write_text(f"{random.SystemRandom().getrandbits(128):032X}", encoding="ascii")
             cookie.chmod(0o400)
-        (self.data / "enabled_plugins").write_text("[].\n", encoding="ascii")
+        (self.data / "enabled_plugins").write_text(f"[{','.join(self.plugins)}].\n", encoding="ascii")
         (self.data / "rabbitmq.conf").write_text("\n".join([*self.options, ""]), encoding="utf-8")
 
     def launch(self):
@@ -242,108 +261,6 @@ class RabbitMQ(Server):
 
     def address(self):
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
-
-
-class MariaDB(Server):
-    name = "mariadb"
-    packages = {"/usr/sbin/mariadbd": "mariadb-server", "/usr/bin/mariadb": "mariadb-client"}
-
-    @property
-    def socket(self) -> pathlib.Path:
-        return self.data / "sock"
-
-    def user(self) -> list[str]:
-        return ["--user=root"] if os.geteuid() == 0 else []
-
-    def prepare(self):
-        self.check_socket(self.socket)
-        tables = self.data / "data"
-        if not (tables / "mysql").exists():
-            shutil.rmtree(tables, ignore_errors=True)
-            self.run(["mariadb-install-db", "--no-defaults", *self.user(), f"--datadir={tables}",
-                      "--auth-root-authentication-method=normal", "--skip-test-db"])
-
-    def launch(self):
-        self.spawn("server", ["/usr/sbin/mariadbd", "--no-defaults", *self.user(), f"--datadir={self.data / 'data'}",
-                              f"--socket={self.socket}", "--bind-address=127.0.0.1", f"--port={self.port}",
-                              "--skip-name-resolve", "--innodb-buffer-pool-size=64M",
-                              # What a reader of changes needs.
-                              "--log-bin=binlog", "--server-id=1", "--binlog-format=ROW", "--binlog-row-image=FULL",
-                              *self.options])
-
-    def ready(self):
-        # By the socket, which nobody else can have taken.
-        done = subprocess.run(["mariadb", "--no-defaults", f"--socket={self.socket}", "--user=root", "--execute",
-                               "CREATE DATABASE IF NOT EXISTS millrace"], stdin=subprocess.DEVNULL,
-                              capture_output=True, check=False)
-        return done.returncode == 0
-
-    def address(self):
-        return f"mysql://root@127.0.0.1:{self.port}/millrace"
-
-
-class PostgreSQL(Server):
-    name = "postgres"
-    packages = {"/usr/lib/postgresql/*/bin/postgres": "postgresql", "/usr/lib/postgresql/*/bin/psql": "postgresql-client"}
-    stop_signal = signal.SIGINT  # SIGTERM waits for the clients to go
-
-    @property
-    def tables(self) -> pathlib.Path:
-        return self.data / "data"
-
-    def program(self, name: str) -> str:
-        # Debian's wrappers in /usr/bin look for clusters of the system.
-        return max(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), key=lambda path: int(path.split("/")[4]))
-
-    def user(self) -> str:
-        return "postgres" if any(entry.pw_name == "postgres" for entry in pwd.getpwall()) else "nobody"
-
-    def unprivileged(self) -> list[str]:
-        """It refuses to run as root; another user cannot enter a private folder without this right."""
-        if os.geteuid() != 0:
-            return []
-        return ["setpriv", f"--reuid={self.user()}", f"--regid={pwd.getpwnam(self.user()).pw_gid}", "--clear-groups",
-                "--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"]
-
-    def processes(self, role=None):
-        """Each has a session of its own, but all of them work in the folder of the tables."""
-        found = []
-        for path in glob.glob("/proc/[0-9]*/cwd"):
-            with contextlib.suppress(OSError):
-                if os.readlink(path).removesuffix(" (deleted)") == str(self.tables):
-                    found += [pid for pid in [int(path.split("/")[2])] if start_time(pid)]
-        return found or super().processes(role)
-
-    def prepare(self):
-        self.check_socket(self.data / f".s.PGSQL.{self.port}")
-        if not (self.tables / "PG_VERSION").exists():
-            shutil.rmtree(self.tables, ignore_errors=True)
-            self.tables.mkdir(mode=0o700)
-            if self.unprivileged():
-                for folder in (self.data, self.tables):
-                    shutil.chown(folder, self.user())
-            self.run([*self.unprivileged(), self.program("initdb"), f"--pgdata={self.tables}", "--username=postgres",
-                      "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"], cwd=self.data)
-
-    def launch(self):
-        # Left by one that was killed, whose number may still be taken: by a process that nobody has reaped, say.
-        for stale in (self.tables / "postmaster.pid", self.data / f".s.PGSQL.{self.port}.lock"):
-            stale.unlink(missing_ok=True)
-        self.spawn("server", [*self.unprivileged(), self.program("postgres"), "-D", str(self.tables), "-p", str(self.port),
-                              "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.data}",
-                              "-c", "shared_buffers=64MB", *self.options])
-
-    def psql(self, database: str, sql: str) -> subprocess.CompletedProcess:
-        # By the socket, which nobody else can have taken.
-        return subprocess.run([self.program("psql"), "-X", "-q", "-h", str(self.data), "-p", str(self.port), "-U", "postgres",
-                               "-d", database, "-c", sql], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              check=False)
-
-    def ready(self):
-        return self.psql("millrace", "").returncode == 0 or self.psql("postgres", "CREATE DATABASE millrace").returncode == 0
-
-    def address(self):
-        return f"postgresql://postgres@127.0.0.1:{self.port}/millrace"
 
 
 class ZooKeeper(Server):

@@ -32,8 +32,9 @@ class Services {
  public:
   using Names = std::vector<std::string>;
 
-  /// Starts "mariadb", "postgres", "rabbitmq", "redis", "zookeeper"; an ensemble is "zookeeper1" to
-  /// "zookeeper3". `options` are passed on, as in {"--option", "redis=--appendfsync always"}.
+  /// Starts "mariadb", "mysql", "postgres", "rabbitmq", "redis", "zookeeper"; an ensemble is
+  /// "zookeeper1" to "zookeeper3". `options` are passed on, as in
+  /// {"--option", "redis=--appendfsync always"}.
   explicit Services(const Names& names, const Names& options = {}) : folder_(make_folder()) {
     Names words{"--parent", std::to_string(::getpid())};
     words.insert(words.end(), options.begin(), options.end());
