@@ -1,9 +1,11 @@
 // Makes a large Ethernet capture out of small ones: OUT gets as many rounds over the inputs as it
 // takes to reach MEGABYTES, with other addresses and later times in every round, so that sessions
-// grow with packets. Inputs of other link types are left out. With --spread N the packets of a
-// session go to up to N sessions in turn: as many packets, more sessions.
+// grow with packets. Inputs of other link types are left out. With --abreast N so many rounds go
+// side by side: as many packets and sessions, N times as many of these open at once. With --spread
+// N the packets of a session go to up to N sessions in turn: as many packets, more sessions.
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -58,14 +60,21 @@ std::vector<Kept> read_all(int count, char** names) {
 
 int main(int count, char** arguments) {
   std::uint32_t spread = 1;
-  if (count > 2 && std::string_view(arguments[1]) == "--spread") {
-    spread = static_cast<std::uint32_t>(std::strtoul(arguments[2], nullptr, 10));
-    arguments += 2;
-    count -= 2;
+  std::uint32_t abreast = 1;
+  for (; count > 2 && arguments[1][0] == '-'; arguments += 2, count -= 2) {
+    const auto value = static_cast<std::uint32_t>(std::strtoul(arguments[2], nullptr, 10));
+    if (std::string_view(arguments[1]) == "--spread") {
+      spread = value;
+    } else if (std::string_view(arguments[1]) == "--abreast") {
+      abreast = value;
+    } else {
+      count = 0;
+    }
   }
-  if (count < 4 || spread < 1 || spread > 256) {
+  if (count < 4 || spread < 1 || spread > 256 || abreast < 1) {
     std::fprintf(stderr,
-                 "usage: bench-grow [--spread N] OUT MEGABYTES CAPTURE...   (N: 1 to 256)\n");
+                 "usage: bench-grow [--abreast N] [--spread N] OUT MEGABYTES CAPTURE...\n"
+                 "(spread: 1 to 256)\n");
     return 2;
   }
   std::vector<Kept> packets = read_all(count - 3, arguments + 3);
@@ -82,28 +91,37 @@ int main(int count, char** arguments) {
   const auto wanted = std::strtoull(arguments[2], nullptr, 10) * 1000000;
   std::uint64_t written = 24;
   std::uint32_t number = 0;
-  for (std::uint32_t round = 0; written < wanted; ++round) {
+  const auto write = [&](Kept& packet, std::uint32_t round, std::uint32_t begin) {
+    // Only the address bytes that are set here differ from round to round.
+    std::array<std::uint8_t, 2> second{};
+    const bool v6 = packet.ip && packet.bytes[packet.l3] >> 4U == 6;
+    const std::array<std::size_t, 2> addresses{v6 ? 8U : 12U, v6 ? 24U : 16U};
+    for (std::size_t i = 0; packet.ip && i < addresses.size(); ++i) {
+      // The same bytes of both addresses, so that both directions stay one session.
+      std::uint8_t* address = packet.bytes.data() + packet.l3 + addresses[i];
+      second[i] = address[1];
+      address[0] = static_cast<std::uint8_t>(10 + round % 200);
+      address[1] ^= static_cast<std::uint8_t>(round / 200 + 1);
+      if (spread > 1) address[2] = static_cast<std::uint8_t>(number % spread);
+    }
+    if (packet.ip) ++number;
+    pcap_pkthdr header{};
+    const std::uint64_t time = 1600000000000000ULL + begin * 1000000ULL + packet.offset;
+    header.ts.tv_sec = static_cast<time_t>(time / 1000000);
+    header.ts.tv_usec = static_cast<suseconds_t>(time % 1000000);
+    header.caplen = static_cast<std::uint32_t>(packet.bytes.size());
+    header.len = packet.length;
+    pcap_dump(reinterpret_cast<u_char*>(out), &header, packet.bytes.data());
+    written += 16 + packet.bytes.size();
+    for (std::size_t i = 0; packet.ip && i < addresses.size(); ++i) {
+      packet.bytes[packet.l3 + addresses[i] + 1] = second[i];
+    }
+  };
+  for (std::uint32_t round = 0; written < wanted; round += abreast) {
     for (Kept& packet : packets) {
-      if (packet.ip) {
-        // The same bytes of both addresses, so that both directions stay one session.
-        const bool v6 = packet.bytes[packet.l3] >> 4U == 6;
-        for (const std::size_t address : {v6 ? 8U : 12U, v6 ? 24U : 16U}) {
-          packet.bytes[packet.l3 + address] = static_cast<std::uint8_t>(10 + round % 200);
-          packet.bytes[packet.l3 + address + 1] ^= static_cast<std::uint8_t>(round / 200 + 1);
-          if (spread > 1) {
-            packet.bytes[packet.l3 + address + 2] = static_cast<std::uint8_t>(number % spread);
-          }
-        }
-        ++number;
+      for (std::uint32_t i = 0; i < abreast && written < wanted; ++i) {
+        write(packet, round + i, round);
       }
-      pcap_pkthdr header{};
-      const std::uint64_t time = 1600000000000000ULL + round * 1000000ULL + packet.offset;
-      header.ts.tv_sec = static_cast<time_t>(time / 1000000);
-      header.ts.tv_usec = static_cast<suseconds_t>(time % 1000000);
-      header.caplen = static_cast<std::uint32_t>(packet.bytes.size());
-      header.len = packet.length;
-      pcap_dump(reinterpret_cast<u_char*>(out), &header, packet.bytes.data());
-      written += 16 + packet.bytes.size();
       if (written >= wanted) break;
     }
   }

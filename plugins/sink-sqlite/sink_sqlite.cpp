@@ -42,6 +42,10 @@ CREATE VIEW sessions_readable AS
 PRAGMA user_version = 1;
 )sql";
 
+/// The write-ahead log grows to so many pages of 4 KiB before they are moved to the database: a page
+/// that many transactions change is moved once.
+constexpr int kCheckpointPages = 8192;
+
 constexpr const char* kInsert = R"sql(
 INSERT INTO sessions (session, protocol, src, src_port, dst, dst_port, first_seen, last_seen,
                       packets, bytes, payload_bytes, reason, label, confidence, model,
@@ -83,6 +87,8 @@ void SinkSqlite::open(Context& context) {
     }
     database_.execute(options_.synchronous == Synchronous::full ? "PRAGMA synchronous = FULL"
                                                                 : "PRAGMA synchronous = NORMAL");
+    database_.execute(fmt::format("PRAGMA cache_size = -{}", options_.cache.bytes / 1024).c_str());
+    database_.execute(fmt::format("PRAGMA wal_autocheckpoint = {}", kCheckpointPages).c_str());
     insert_ = database_.prepare(kInsert);
     fill_in_ = database_.prepare(kFillIn);
   } catch (const Transient&) {
@@ -242,6 +248,10 @@ MILLRACE_PLUGIN(
             "how long one attempt waits for another program that has locked the database; "
             "then it is tried again, as long as 'retry_for' says")
             .between(Duration(0), std::chrono::minutes(1)),
+        option<&SqliteOptions::cache>(
+            "cache",
+            "memory for the database's pages; rows come in the order of no index, so a database "
+            "that is much larger is written more slowly"),
         option<&SqliteOptions::synchronous>(
             "synchronous",
             "normal: a power cut may undo the last transactions although they were "
