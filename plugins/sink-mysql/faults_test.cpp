@@ -14,7 +14,6 @@ class SinkMysqlFaultsTest : public SinkMysqlTest {
  protected:
   void SetUp() override {
     SinkMysqlTest::SetUp();
-    options_.batch = 1;
     options_.connect_timeout = options_.write_timeout = std::chrono::seconds(1);
     options_.read_timeout = std::chrono::seconds(2);
   }
@@ -52,7 +51,6 @@ TEST_F(SinkMysqlFaultsTest, ServerThatIsKilledAgainAndAgainLosesAndDoublesNothin
   constexpr std::uint16_t kRows = 40000;
   constexpr std::uint16_t kQuarter = kRows / 4;
   constexpr std::uint16_t kBatch = 100;
-  options_.batch = 500;
   std::atomic<std::uint16_t> given = 0;
   std::atomic<int> retried = 0;
   std::atomic<int> killed = 0;
@@ -61,10 +59,10 @@ TEST_F(SinkMysqlFaultsTest, ServerThatIsKilledAgainAndAgainLosesAndDoublesNothin
     try {
       SinkMysql sink(options_);
       sink.open(context_);
-      const auto persist = [&](const auto& call) {
+      const auto persist = [&](Batch<Verdict>& batch) {
         while (true) {
           try {
-            return call();
+            return give(sink, batch);
           } catch (const Transient&) {
             if (stop.stop_requested()) throw;  // the test has failed
             ++retried;
@@ -78,10 +76,9 @@ TEST_F(SinkMysqlFaultsTest, ServerThatIsKilledAgainAndAgainLosesAndDoublesNothin
           while (killed < first / kQuarter && !stop.stop_requested()) std::this_thread::yield();
         }
         Batch<Verdict> batch = batch_of(verdicts(first, kBatch, "a"));
-        persist([&] { give(sink, batch); });
+        persist(batch);
         given = static_cast<std::uint16_t>(first + kBatch);
       }
-      persist([&] { sink.flush(); });
     } catch (...) {
       failure = std::current_exception();
     }

@@ -114,7 +114,6 @@ class SinkMysqlTest : public ::testing::Test {
     sink.open(context_);
     Batch<Verdict> batch = batch_of(std::move(rows));
     give(sink, batch);
-    sink.flush();
     sink.close();
     EXPECT_EQ(receipts_.pending(), 0);
     EXPECT_EQ(receipts_.failed(), 0);

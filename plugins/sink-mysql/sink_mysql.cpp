@@ -4,6 +4,7 @@
 #include <cctype>
 #include <chrono>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -69,55 +70,12 @@ void SinkMysql::disconnect() noexcept {
   connection_.close();
 }
 
-void SinkMysql::close() noexcept {
-  disconnect();
-  // Receipts of what is not stored fail here.
-  waiting_.clear();
-}
-
 void SinkMysql::write(Batch<Verdict>& in) {
-  reject_unfit(in);
-  const Timestamp now = context_->clock().now();
-  const std::size_t rows = waiting_rows_ + in.items.size();
-  if (rows == 0) return;
-  if (due(rows, now)) return store_all(in.items);  // the host resolves the receipt of `in`
   if (in.items.empty()) return;
-  if (!waiting_since_) waiting_since_ = now;
-  waiting_rows_ = rows;
-  waiting_.push_back(std::move(in));
-}
-
-void SinkMysql::flush() {
-  if (waiting_rows_ != 0) store_all({});
-}
-
-/// One row that does not fit would take a whole transaction with it.
-void SinkMysql::reject_unfit(const Batch<Verdict>& in) const {
-  std::vector<std::size_t> unfit;
-  std::string reason;
-  for (std::size_t i = 0; i < in.items.size(); ++i) {
-    std::string why = misfit(in.items[i], limits_);
-    if (why.empty()) continue;
-    if (reason.empty()) reason = std::move(why);
-    unfit.push_back(i);
-  }
-  if (!unfit.empty()) throw Rejected(reason, std::move(unfit));
-}
-
-bool SinkMysql::due(std::size_t rows, Timestamp now) const {
-  const Timestamp since = waiting_since_.value_or(now);
-  // A wall clock that was set back would let the rows wait for as long.
-  return rows >= options_.batch || now < since || now - since >= options_.max_wait;
-}
-
-/// Stores what waits and `last` in one transaction. If that fails, everything is as before.
-void SinkMysql::store_all(const std::vector<Verdict>& last) {
+  reject_unfit(in);
   std::vector<const Verdict*> rows;
-  rows.reserve(waiting_rows_ + last.size());
-  for (const Batch<Verdict>& batch : waiting_) {
-    for (const Verdict& verdict : batch.items) rows.push_back(&verdict);
-  }
-  for (const Verdict& verdict : last) rows.push_back(&verdict);
+  rows.reserve(in.items.size());
+  for (const Verdict& verdict : in.items) rows.push_back(&verdict);
   // In the key's order: two sinks with the same sessions wait for each other instead of locking
   // each other out, and the server writes its pages once.
   std::ranges::stable_sort(rows, {}, [](const Verdict* row) { return row->session.id; });
@@ -140,13 +98,22 @@ void SinkMysql::store_all(const std::vector<Verdict>& last) {
     disconnect();
     throw;
   }
-  for (Batch<Verdict>& batch : waiting_) batch.receipt.done();
-  waiting_.clear();
-  waiting_rows_ = 0;
-  waiting_since_.reset();
   stored_->add(outcomes.stored);
   labelled_->add(outcomes.labelled);
   already_stored_->add(rows.size() - outcomes.stored - outcomes.labelled);
+}
+
+/// One row that does not fit would take a whole transaction with it.
+void SinkMysql::reject_unfit(const Batch<Verdict>& in) const {
+  std::vector<std::size_t> unfit;
+  std::string reason;
+  for (std::size_t i = 0; i < in.items.size(); ++i) {
+    std::string why = misfit(in.items[i], limits_);
+    if (why.empty()) continue;
+    if (reason.empty()) reason = std::move(why);
+    unfit.push_back(i);
+  }
+  if (!unfit.empty()) throw Rejected(reason, std::move(unfit));
 }
 
 }  // namespace millrace
@@ -178,8 +145,8 @@ MILLRACE_PLUGIN(
             .between(1, 1000000),
         option<&MysqlOptions::max_wait>(
             "max_wait",
-            "a transaction is made at the latest so long after its first row came; \"0s\": one for "
-            "every batch that comes")
+            "a transaction is made at the latest so long after its first row came; \"0s\": at "
+            "once, of what is there")
             .at_least(Duration(0)),
         option<&MysqlOptions::wait>(
             "wait",

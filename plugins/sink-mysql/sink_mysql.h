@@ -1,10 +1,7 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <string>
-#include <vector>
 
 #include "millrace/plugin.h"
 #include "millrace/stage.h"
@@ -34,8 +31,8 @@ struct MysqlOptions {
 };
 
 /// Stores verdicts as rows of a table in MySQL or MariaDB; a session that is there already is not
-/// added again. Batches wait in memory until a transaction is worth it; their receipts are resolved
-/// after COMMIT. Several may write to one table at once.
+/// added again. The host joins batches until a transaction is worth it, so every call is one
+/// transaction. Several may write to one table at once.
 ///
 /// After an error of the connection nothing is kept of it: the next call makes a new one, prepares
 /// anew, and does the whole transaction again.
@@ -46,16 +43,14 @@ class SinkMysql final : public Sink<Verdict> {
 
   static void check(const MysqlOptions& options, Findings& findings);
   void open(Context& context) override;
+  [[nodiscard]] Coalesce coalesce() const override { return {options_.batch, options_.max_wait}; }
   void write(Batch<Verdict>& in) override;
-  void flush() override;
-  void close() noexcept override;
+  void close() noexcept override { disconnect(); }
 
  private:
   void connect();
   void disconnect() noexcept;
   void reject_unfit(const Batch<Verdict>& in) const;
-  [[nodiscard]] bool due(std::size_t rows, Timestamp now) const;
-  void store_all(const std::vector<Verdict>& last);
 
   MysqlOptions options_;
   ConnectionOptions server_;
@@ -67,9 +62,6 @@ class SinkMysql final : public Sink<Verdict> {
   TextLimits limits_;
   Connection connection_;
   RowWriter writer_;
-  std::vector<Batch<Verdict>> waiting_;  ///< not in the database yet
-  std::size_t waiting_rows_ = 0;
-  std::optional<Timestamp> waiting_since_;
 };
 
 }  // namespace millrace

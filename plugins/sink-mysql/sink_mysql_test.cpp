@@ -145,47 +145,26 @@ TEST_F(SinkMysqlTest, LaterLabelFillsAnEmptyOneAndReplacesNone) {
   EXPECT_EQ(count("already-stored"), 1200U);
 }
 
-TEST_F(SinkMysqlTest, RowsWaitForABatchAndHoldNoTransaction) {
-  options_.batch = 3;
-  SinkMysql sink(options_);
-  sink.open(context_);
-  Batch<Verdict> first = batch_of({verdict(1, "a"), verdict(2, "a")});
-  give(sink, first);
-  EXPECT_EQ(query("SELECT COUNT(*) FROM sessions"), "0;");
-  EXPECT_EQ(receipts_.pending(), 1);
-  EXPECT_EQ(query("SELECT COUNT(*) FROM information_schema.innodb_trx"), "0;");
-  Batch<Verdict> second = batch_of({verdict(3, "a")});
-  give(sink, second);
-  EXPECT_EQ(receipts_.done(), 2);
-  EXPECT_EQ(query("SELECT COUNT(*) FROM sessions"), "3;");
-  EXPECT_EQ(query("SELECT COUNT(*) FROM information_schema.innodb_trx"), "0;");
+TEST_F(SinkMysqlTest, BatchesAreJoinedByTheHost) {
+  options_.batch = 7;
+  options_.max_wait = std::chrono::minutes(3);
+  const SinkMysql sink(options_);
+  EXPECT_EQ(sink.coalesce().items, 7U);
+  EXPECT_EQ(sink.coalesce().max_wait, std::chrono::minutes(3));
 }
 
-TEST_F(SinkMysqlTest, RowsAreStoredWhenTheyHaveWaitedLongEnough) {
+TEST_F(SinkMysqlTest, EveryCallIsATransactionAndNoneIsOpenBetween) {
+  const std::string open = "SELECT COUNT(*) FROM information_schema.innodb_trx";
   SinkMysql sink(options_);
   sink.open(context_);
-  Batch<Verdict> batch = batch_of({verdict(1, "a")});
+  EXPECT_EQ(query(open), "0;");
+  Batch<Verdict> batch = batch_of({verdict(1, "a"), verdict(2, "a")});
   give(sink, batch);
+  EXPECT_EQ(query(open), "0;");
+  EXPECT_EQ(query("SELECT COUNT(*) FROM sessions"), "2;");
   Batch<Verdict> tick;
-  context_.manual_clock.advance(options_.max_wait - Duration(1));
   sink.write(tick);
-  EXPECT_EQ(receipts_.pending(), 1);
-  context_.manual_clock.advance(Duration(1));
-  sink.write(tick);
-  EXPECT_EQ(receipts_.done(), 1);
-  EXPECT_EQ(query("SELECT COUNT(*) FROM sessions"), "1;");
-}
-
-TEST_F(SinkMysqlTest, WhatIsNotCommittedFails) {
-  {
-    SinkMysql sink(options_);
-    sink.open(context_);
-    Batch<Verdict> batch = batch_of({verdict(1, "a")});
-    give(sink, batch);
-    sink.close();
-  }
-  EXPECT_EQ(receipts_.failed(), 1);
-  EXPECT_EQ(query("SELECT COUNT(*) FROM sessions"), "0;");
+  EXPECT_EQ(query(open), "0;");
 }
 
 TEST_F(SinkMysqlTest, SessionsWithoutVerdictAreTaken) {
@@ -196,7 +175,6 @@ TEST_F(SinkMysqlTest, SessionsWithoutVerdictAreTaken) {
   SinkMysql sink(options_);
   sink.open(context_);
   give(sink, batch);
-  sink.flush();
   EXPECT_EQ(query("SELECT HEX(session), label FROM sessions"),
             "07000000000000000000000000000000;;");
 }
@@ -217,7 +195,6 @@ TEST_F(SinkMysqlTest, SeveralAtOnceStoreEachSessionOnce) {
         for (bool again = true; again;) {
           try {
             sink.write(batch);
-            sink.flush();
             again = false;
           } catch (const Transient&) {
             ++retried;
@@ -263,7 +240,6 @@ TEST_F(SinkMysqlTest, RowsThatDoNotFitAreRejectedAlone) {
   }
   Batch<Verdict> rest = batch_of({batch.items[0], batch.items[2]});
   give(sink, rest);
-  sink.flush();
   EXPECT_EQ(query("SELECT CHAR_LENGTH(label), CHAR_LENGTH(agent) FROM sessions ORDER BY session"),
             "255;255;255;0;");
 }

@@ -87,7 +87,6 @@ TEST_F(SinkMysqlTlsTest, ClientShowsItsCertificate) {
 TEST_F(SinkMysqlTlsTest, EncryptionHoldsAfterAReconnect) {
   options_.tls = Tls::verify;
   options_.tls_ca = certificates()->file("ca.pem");
-  options_.batch = 1;
   SinkMysql sink(options_);
   sink.open(context_);
   services()->restart(server());

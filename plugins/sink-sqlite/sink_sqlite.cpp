@@ -1,7 +1,6 @@
 #include "sink_sqlite.h"
 
 #include <stdexcept>
-#include <utility>
 
 #include <fmt/format.h>
 
@@ -129,55 +128,25 @@ void SinkSqlite::open_schema() {
 }
 
 void SinkSqlite::write(Batch<Verdict>& in) {
-  const Timestamp now = context_->clock().now();
-  const std::size_t rows = waiting_rows_ + in.items.size();
-  if (rows == 0) return;
-  if (due(rows, now)) return store_all(in.items);  // the host resolves the receipt of `in`
   if (in.items.empty()) return;
-  if (!waiting_since_) waiting_since_ = now;
-  waiting_rows_ = rows;
-  waiting_.push_back(std::move(in));
-}
-
-void SinkSqlite::flush() {
-  if (waiting_rows_ != 0) store_all({});
+  Outcomes outcomes;
+  try {
+    database_.execute("BEGIN IMMEDIATE");
+    for (const Verdict& verdict : in.items) store(verdict, outcomes);
+    database_.execute("COMMIT");
+  } catch (...) {
+    database_.roll_back();
+    throw;
+  }
+  stored_->add(outcomes.stored);
+  labelled_->add(outcomes.labelled);
+  already_stored_->add(outcomes.already_stored);
 }
 
 void SinkSqlite::close() noexcept {
   insert_ = {};
   fill_in_ = {};
   database_.close();
-  // Receipts of what is not stored fail here.
-  waiting_.clear();
-}
-
-bool SinkSqlite::due(std::size_t rows, Timestamp now) const {
-  const Timestamp since = waiting_since_.value_or(now);
-  // A wall clock that was set back would let the rows wait for as long.
-  return rows >= options_.batch || now < since || now - since >= options_.max_wait;
-}
-
-/// Stores what waits and `last` in one transaction. If that fails, everything is as before.
-void SinkSqlite::store_all(const std::vector<Verdict>& last) {
-  Outcomes outcomes;
-  try {
-    database_.execute("BEGIN IMMEDIATE");
-    for (const Batch<Verdict>& batch : waiting_) {
-      for (const Verdict& verdict : batch.items) store(verdict, outcomes);
-    }
-    for (const Verdict& verdict : last) store(verdict, outcomes);
-    database_.execute("COMMIT");
-  } catch (...) {
-    database_.roll_back();
-    throw;
-  }
-  for (Batch<Verdict>& batch : waiting_) batch.receipt.done();
-  waiting_.clear();
-  waiting_rows_ = 0;
-  waiting_since_.reset();
-  stored_->add(outcomes.stored);
-  labelled_->add(outcomes.labelled);
-  already_stored_->add(outcomes.already_stored);
 }
 
 void SinkSqlite::store(const Verdict& verdict, Outcomes& outcomes) {
@@ -240,8 +209,8 @@ MILLRACE_PLUGIN(
             .between(1, 1000000),
         option<&SqliteOptions::max_wait>(
             "max_wait",
-            "a transaction is made at the latest so long after its first row came; \"0s\": "
-            "one for every batch that comes")
+            "a transaction is made at the latest so long after its first row came; \"0s\": at "
+            "once, of what is there")
             .at_least(Duration(0)),
         option<&SqliteOptions::busy_timeout>(
             "busy_timeout",
@@ -261,4 +230,4 @@ MILLRACE_PLUGIN(
             .choices({{"normal", Synchronous::normal}, {"full", Synchronous::full}}))
         .accepts<Session>(&unlabelled)
         .checked(&SinkSqlite::check)
-        .single("collects the rows of all batches into transactions"))
+        .single("a database takes one transaction at a time"))

@@ -1,10 +1,7 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <string>
-#include <vector>
 
 #include "millrace/plugin.h"
 #include "millrace/stage.h"
@@ -26,16 +23,16 @@ struct SqliteOptions {
 };
 
 /// Stores verdicts as rows of an SQLite database; a session that is there already is not added
-/// again. Batches wait in memory until a transaction is worth it, so that the database is locked
-/// for no longer than it takes to write them; their receipts are resolved after COMMIT.
+/// again. The host joins batches until a transaction is worth it, so every call is one transaction
+/// and the database is locked for no longer than it takes to write it.
 class SinkSqlite final : public Sink<Verdict> {
  public:
   explicit SinkSqlite(const SqliteOptions& options) : options_(options) {}
 
   static void check(const SqliteOptions& options, Findings& findings);
   void open(Context& context) override;
+  [[nodiscard]] Coalesce coalesce() const override { return {options_.batch, options_.max_wait}; }
   void write(Batch<Verdict>& in) override;
-  void flush() override;
   void close() noexcept override;
 
  private:
@@ -48,8 +45,6 @@ class SinkSqlite final : public Sink<Verdict> {
 
   void open_schema();
   void store(const Verdict& verdict, Outcomes& outcomes);
-  void store_all(const std::vector<Verdict>& last);
-  [[nodiscard]] bool due(std::size_t rows, Timestamp now) const;
 
   SqliteOptions options_;
   Context* context_ = nullptr;
@@ -59,9 +54,6 @@ class SinkSqlite final : public Sink<Verdict> {
   Database database_;
   Database::Statement insert_;
   Database::Statement fill_in_;
-  std::vector<Batch<Verdict>> waiting_;  ///< not in the database yet
-  std::size_t waiting_rows_ = 0;
-  std::optional<Timestamp> waiting_since_;
 };
 
 }  // namespace millrace

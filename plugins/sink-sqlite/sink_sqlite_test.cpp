@@ -91,71 +91,41 @@ TEST_F(SinkSqliteTest, ConfidenceThatIsNoNumberIsNull) {
   EXPECT_EQ(query("SELECT confidence FROM sessions"), "NULL;");
 }
 
-TEST_F(SinkSqliteTest, ReceiptIsResolvedAfterCommit) {
-  options_.batch = 3;
-  Driven<SinkSqlite> sink(context_, options_);
-  sink.write({verdict(1, "a"), verdict(2, "a")});
-  EXPECT_EQ(sink.receipts.pending(), 1);
-  EXPECT_EQ(query("SELECT count(*) FROM sessions"), "0;");
-  sink.write({verdict(3, "a")});
-  EXPECT_EQ(sink.receipts.done(), 2);
-  EXPECT_EQ(query("SELECT count(*) FROM sessions"), "3;");
+TEST_F(SinkSqliteTest, BatchesAreJoinedByTheHost) {
+  options_.batch = 7;
+  options_.max_wait = std::chrono::minutes(3);
+  const SinkSqlite sink(options_);
+  EXPECT_EQ(sink.coalesce().items, 7U);
+  EXPECT_EQ(sink.coalesce().max_wait, std::chrono::minutes(3));
 }
 
-TEST_F(SinkSqliteTest, HeartbeatCommitsAfterMaxWait) {
+TEST_F(SinkSqliteTest, EveryCallIsATransactionAndLocksNobodyOutAfterwards) {
   Driven<SinkSqlite> sink(context_, options_);
   sink.write({verdict(1, "a")});
-  context_.manual_clock.advance(options_.max_wait - Duration(1));
-  sink.advance();
-  EXPECT_EQ(sink.receipts.pending(), 1);
-  EXPECT_EQ(query("SELECT count(*) FROM sessions"), "0;");
-  context_.manual_clock.advance(Duration(1));
-  sink.advance();
   EXPECT_EQ(sink.receipts.done(), 1);
   EXPECT_EQ(query("SELECT count(*) FROM sessions"), "1;");
-}
-
-TEST_F(SinkSqliteTest, ClockThatIsSetBackDoesNotHoldRowsUp) {
-  Driven<SinkSqlite> sink(context_, options_);
-  sink.write({verdict(1, "a")});
-  context_.manual_clock.advance(-std::chrono::hours(1));
+  EXPECT_EQ(query("BEGIN IMMEDIATE; COMMIT"), "");
   sink.advance();
-  EXPECT_EQ(sink.receipts.done(), 1);
-}
-
-TEST_F(SinkSqliteTest, NoWaitMakesATransactionOfEveryBatch) {
-  options_.max_wait = Duration(0);
-  Driven<SinkSqlite> sink(context_, options_);
-  sink.write({verdict(1, "a")});
-  EXPECT_EQ(query("SELECT count(*) FROM sessions"), "1;");
-}
-
-TEST_F(SinkSqliteTest, WaitingRowsLockNobodyOut) {
-  Driven<SinkSqlite> sink(context_, options_);
-  sink.write({verdict(1, "a")});
   EXPECT_EQ(query("BEGIN IMMEDIATE; COMMIT"), "");
 }
 
 TEST_F(SinkSqliteTest, LockedDatabaseIsTransientAndLosesNothing) {
   options_.busy_timeout = Duration(0);
-  options_.batch = 2;
   Driven<SinkSqlite> sink(context_, options_);
-  sink.write({verdict(1, "a")});
   Other other(options_.path);
   ASSERT_EQ(other.query("BEGIN IMMEDIATE"), "");
   for (int attempt = 0; attempt < 3; ++attempt) {
     try {
-      attempt == 0 ? sink.write({verdict(2, "a")}) : sink.retry();
+      attempt == 0 ? sink.write({verdict(1, "a"), verdict(2, "a")}) : sink.retry();
       FAIL() << "the database is locked";
     } catch (const Transient& error) {
       EXPECT_THAT(error.what(), AllOf(HasSubstr(options_.path), HasSubstr("locked")));
     }
-    EXPECT_THROW(sink.flush(), Transient);
   }
-  EXPECT_EQ(sink.receipts.pending(), 2);
+  EXPECT_EQ(sink.receipts.pending(), 1);
   ASSERT_EQ(other.query("ROLLBACK"), "");
   sink.retry();
-  EXPECT_EQ(sink.receipts.done(), 2);
+  EXPECT_EQ(sink.receipts.done(), 1);
   EXPECT_EQ(query("SELECT count(*) FROM sessions"), "2;");
   EXPECT_EQ(count("stored"), 2U);
   EXPECT_EQ(count("already-stored"), 0U);
@@ -190,7 +160,6 @@ TEST_F(SinkSqliteTest, FullDiskIsTransientAndLosesNothing) {
     rows.push_back(verdict(static_cast<std::uint8_t>(i % 250), "a"));
     rows.back().session.id[1] = static_cast<std::uint8_t>(i / 250);
   }
-  options_.batch = 500;
   const FullDisk disk;
   Driven<SinkSqlite> sink(context_, options_);
   try {
@@ -215,7 +184,6 @@ TEST_F(SinkSqliteTest, DamagedDatabaseIsFatal) {
     file.seekp(4096);
     file << std::string(4096, '\xFF');
   }
-  options_.batch = 1;
   Driven<SinkSqlite> sink(context_, options_);
   std::string message;
   try {
@@ -229,25 +197,12 @@ TEST_F(SinkSqliteTest, DamagedDatabaseIsFatal) {
   EXPECT_EQ(sink.receipts.pending(), 1);
 }
 
-TEST_F(SinkSqliteTest, WhatIsNotCommittedFails) {
-  testing::WatchedReceipt receipts;
-  {
-    Driven<SinkSqlite> sink(context_, options_);
-    sink.write({verdict(1, "a")});
-    receipts = sink.receipts;
-  }
-  EXPECT_EQ(receipts.failed(), 1);
-  EXPECT_EQ(query("SELECT count(*) FROM sessions"), "0;");
-}
-
 TEST_F(SinkSqliteTest, AcknowledgedRowsSurviveACrash) {
-  options_.batch = 2;
   const pid_t child = ::fork();
   if (child == 0) {
     Driven<SinkSqlite> sink(context_, options_);
     sink.write({verdict(1, "a"), verdict(2, "a")});
-    sink.write({verdict(3, "a")});
-    ::_exit(sink.receipts.done() == 1 && sink.receipts.pending() == 1 ? 0 : 1);
+    ::_exit(sink.receipts.done() == 1 ? 0 : 1);
   }
   int status = -1;
   ASSERT_EQ(::waitpid(child, &status, 0), child);

@@ -79,7 +79,6 @@ class SinkSqliteTest : public ::testing::Test {
   void run(std::vector<Verdict> verdicts) {
     testing::Driven<SinkSqlite> sink(context_, options_);
     sink.write(std::move(verdicts));
-    sink.flush();
     sink.close();
     EXPECT_EQ(sink.receipts.pending(), 0);
     EXPECT_EQ(sink.receipts.failed(), 0);

@@ -107,6 +107,15 @@ def test_what_is_not_installed_is_named(tmp_path):
     assert not pathlib.Path(tmp_path / "d/redis.json").exists()
 
 
+@pytest.mark.parametrize("command", ["start", "restart"])
+def test_a_mysqld_that_no_variable_names_is_a_reason_to_skip(tmp_path, command):
+    environment = {name: value for name, value in os.environ.items() if name != "MILLRACE_MYSQLD"}
+    done = subprocess.run([str(SCRIPT), command, "mysql", "--dir", tmp_path], capture_output=True, text=True, check=False,
+                          env=environment)
+    assert done.returncode == 77, done.stderr
+    assert done.stderr.endswith("SKIPPED: MILLRACE_MYSQLD names no mysqld\n") and "Traceback" not in done.stderr
+
+
 def test_a_plugin_that_rabbitmq_does_not_find_is_a_reason_to_skip(tmp_path):
     done = subprocess.run([str(SCRIPT), "start", "rabbitmq", "--plugin", "no_such_plugin", "--dir", tmp_path / "d"],
                           capture_output=True, text=True, check=False, env={**os.environ, "MILLRACE_RABBITMQ_PLUGINS": "/nowhere"})
