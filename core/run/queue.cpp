@@ -29,20 +29,23 @@ BoxedBatch join(std::vector<BoxedBatch> parts) {
 
 }  // namespace
 
-BatchQueue::BatchQueue(const QueueOptions& options, std::size_t producers)
+BatchQueue::BatchQueue(const QueueOptions& options, std::size_t producers, std::size_t items)
     : options_(options),
+      least_items_(items),
       open_producers_(producers),
       watermarks_(producers, kNoTime),
       done_(producers, 0) {}
 
 bool BatchQueue::full_for(std::size_t bytes) const {
   if (entries_.empty()) return false;  // a batch larger than the bound must still pass
-  return entries_.size() >= options_.batches || bytes_ + bytes > options_.bytes.bytes;
+  return (entries_.size() >= options_.batches && items_ >= least_items_) ||
+         bytes_ + bytes > options_.bytes.bytes;
 }
 
 std::vector<BoxedBatch> BatchQueue::push(BoxedBatch batch, std::size_t producer) {
   std::vector<BoxedBatch> dropped;
   const std::size_t bytes = bytes_of(*batch);
+  const std::size_t items = batch->type().count(*batch);
   {
     std::unique_lock lock(mutex_);
     if (options_.when_full == WhenFull::block) {
@@ -55,7 +58,8 @@ std::vector<BoxedBatch> BatchQueue::push(BoxedBatch batch, std::size_t producer)
       return dropped;
     }
     bytes_ += bytes;
-    entries_.push_back({std::move(batch), producer, bytes});
+    items_ += items;
+    entries_.push_back({std::move(batch), producer, bytes, items});
   }
   filled_.notify_one();
   return dropped;
@@ -74,6 +78,7 @@ BoxedBatch BatchQueue::take_front() {
   Entry entry = std::move(entries_.front());
   entries_.pop_front();
   bytes_ -= entry.bytes;
+  items_ -= entry.items;
 
   watermarks_[entry.producer] = std::max(watermarks_[entry.producer], entry.batch->watermark);
   Timestamp lowest = Timestamp::max();

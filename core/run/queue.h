@@ -19,7 +19,9 @@ namespace millrace::host {
 /// lowest of the producers', so time never runs ahead of the slowest input.
 class BatchQueue {
  public:
-  BatchQueue(const QueueOptions& options, std::size_t producers);
+  /// The bound on batches only holds once `items` items wait: while a stage works on as many as it
+  /// wants at once, the next as many can come together.
+  BatchQueue(const QueueOptions& options, std::size_t producers, std::size_t items = 0);
 
   /// Takes the batch, or returns what was dropped instead (the batch itself or older ones, as
   /// `when_full` says). Blocks while the queue is full and blocking is what it does.
@@ -52,17 +54,20 @@ class BatchQueue {
     BoxedBatch batch;
     std::size_t producer;
     std::size_t bytes;
+    std::size_t items;
   };
 
   [[nodiscard]] bool full_for(std::size_t bytes) const;
   BoxedBatch take_front();
 
   const QueueOptions options_;
+  const std::size_t least_items_;
   std::mutex mutex_;
   std::condition_variable room_;
   std::condition_variable filled_;
   std::deque<Entry> entries_;
   std::size_t bytes_ = 0;
+  std::size_t items_ = 0;
   std::uint64_t next_number_ = 0;
   std::size_t open_producers_;
   std::vector<Timestamp> watermarks_;  // by producer, of what was popped

@@ -50,6 +50,17 @@ TEST(BatchQueueTest, DropNewestAndDropOldest) {
   EXPECT_EQ(count(oldest.push(batch(2), 0).at(0)), 1U);
 }
 
+TEST(BatchQueueTest, AsManyItemsAsAStageWantsAtOnceMayWait) {
+  BatchQueue queue({.batches = 2, .bytes = {10000}, .when_full = WhenFull::drop_newest}, 1, 10);
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(queue.push(batch(2), 0).empty()) << i;
+  EXPECT_EQ(queue.push(batch(2), 0).size(), 1U) << "ten wait";
+  EXPECT_EQ(count(queue.pop({.items = 4}, 0ms).batch), 4U);
+  EXPECT_TRUE(queue.push(batch(4), 0).empty());
+  EXPECT_EQ(queue.push(batch(1), 0).size(), 1U);
+  queue.pop({}, 0ms);
+  EXPECT_EQ(queue.push(batch(0, kNoTime, 20000), 0).size(), 1U) << "bytes bound it as well";
+}
+
 TEST(BatchQueueTest, BytesBoundItToo) {
   BatchQueue queue({.batches = 100, .bytes = {1000}, .when_full = WhenFull::drop_newest}, 1);
   EXPECT_TRUE(queue.push(batch(0, kNoTime, 5000), 0).empty())

@@ -112,7 +112,8 @@ void StageRunner::make_queue(bool upstream_has_workers) {
                       !plan_.host.required || coalesce_.items > 0 || upstream_has_workers;
   if (needed) {
     queue_ =
-        std::make_unique<BatchQueue>(plan_.host.queue.value_or(QueueOptions{}), plan_.from.size());
+        std::make_unique<BatchQueue>(plan_.host.queue.value_or(QueueOptions{}), plan_.from.size(),
+                                     plan_.host.queue ? 0 : coalesce_.items);
     workers_left_ = instances_.size();
   }
   // Otherwise everything is counted by the one thread that calls the one instance.

@@ -15,7 +15,7 @@ enum class Synchronous : std::uint8_t { normal, full };
 
 struct SqliteOptions {
   std::string path{};
-  std::uint32_t batch = 1000;
+  std::uint32_t batch = 10000;
   Duration max_wait = std::chrono::seconds(1);
   Duration busy_timeout = std::chrono::seconds(2);
   ByteSize cache{std::uint64_t{64} << 20U};
