@@ -8,12 +8,13 @@ namespace millrace {
 
 namespace {
 
-constexpr std::string_view kSchemaVersion = "1";
+constexpr std::string_view kSchemaVersion = "2";
 
-/// The README documents it; a change raises the version.
+/// The README documents it; a change raises the version. Rows come nearly in the order of their
+/// times and in no order of their ids, so they lie by time: an id has only one time.
 constexpr const char* kSchema = R"sql(
 CREATE TABLE sessions (
-  session       TEXT PRIMARY KEY NOT NULL,
+  session       TEXT NOT NULL,
   protocol      TEXT NOT NULL,
   src           TEXT NOT NULL,
   src_port      INTEGER NOT NULL,
@@ -28,9 +29,9 @@ CREATE TABLE sessions (
   label         TEXT NOT NULL,
   confidence    REAL,
   model         TEXT NOT NULL,
-  model_version TEXT NOT NULL
+  model_version TEXT NOT NULL,
+  PRIMARY KEY (first_seen, session)
 ) WITHOUT ROWID;
-CREATE INDEX sessions_by_time ON sessions (first_seen);
 CREATE INDEX sessions_by_label ON sessions (label, first_seen);
 CREATE VIEW sessions_readable AS
   SELECT session, protocol, src, src_port, dst, dst_port,
@@ -38,25 +39,33 @@ CREATE VIEW sessions_readable AS
          strftime('%Y-%m-%d %H:%M:%S', last_seen / 1000000000, 'unixepoch') AS last_seen,
          packets, bytes, payload_bytes, reason, label, round(confidence, 4) AS confidence, model
   FROM sessions;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 )sql";
 
-/// The write-ahead log grows to so many pages of 4 KiB before they are moved to the database: a page
-/// that many transactions change is moved once.
-constexpr int kCheckpointPages = 8192;
+/// Version 1 had the same columns, with the id as the primary key and the times in an index.
+constexpr const char* kSetAsideVersion1 = R"sql(
+DROP VIEW sessions_readable;
+DROP INDEX sessions_by_time;
+DROP INDEX sessions_by_label;
+ALTER TABLE sessions RENAME TO sessions_1;
+)sql";
+constexpr const char* kTakeOverVersion1 = R"sql(
+INSERT INTO sessions SELECT * FROM sessions_1;
+DROP TABLE sessions_1;
+)sql";
 
 constexpr const char* kInsert = R"sql(
 INSERT INTO sessions (session, protocol, src, src_port, dst, dst_port, first_seen, last_seen,
                       packets, bytes, payload_bytes, reason, label, confidence, model,
                       model_version)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (session) DO NOTHING
+ON CONFLICT (first_seen, session) DO NOTHING
 )sql";
 
 /// What a run with a model adds to a session that an earlier run without one has stored.
 constexpr const char* kFillIn = R"sql(
 UPDATE sessions SET label = ?2, confidence = ?3, model = ?4, model_version = ?5
-WHERE session = ?1 AND label = ''
+WHERE first_seen = ?6 AND session = ?1 AND label = ''
 )sql";
 
 std::int64_t nanoseconds(Timestamp time) { return time.time_since_epoch().count(); }
@@ -86,8 +95,6 @@ void SinkSqlite::open(Context& context) {
     }
     database_.execute(options_.synchronous == Synchronous::full ? "PRAGMA synchronous = FULL"
                                                                 : "PRAGMA synchronous = NORMAL");
-    database_.execute(fmt::format("PRAGMA cache_size = -{}", options_.cache.bytes / 1024).c_str());
-    database_.execute(fmt::format("PRAGMA wal_autocheckpoint = {}", kCheckpointPages).c_str());
     insert_ = database_.prepare(kInsert);
     fill_in_ = database_.prepare(kFillIn);
   } catch (const Transient&) {
@@ -113,6 +120,10 @@ void SinkSqlite::open_schema() {
         database_.value("SELECT count(*) FROM sqlite_master WHERE type = 'table'");
     if (version == "0" && tables == "0") {
       database_.execute(kSchema);
+    } else if (version == "1") {
+      database_.execute(kSetAsideVersion1);
+      database_.execute(kSchema);
+      database_.execute(kTakeOverVersion1);
     } else if (version != kSchemaVersion) {
       throw ConfigError(
           "path", fmt::format("'{}' is another database: schema version {}, {} tables; expected "
@@ -181,6 +192,7 @@ void SinkSqlite::store(const Verdict& verdict, Outcomes& outcomes) {
     fill_in_.bind(3, confidence);
     fill_in_.bind(4, verdict.model);
     fill_in_.bind(5, verdict.model_version);
+    fill_in_.bind(6, nanoseconds(info.first_seen));
     if (fill_in_.run() != 0) {
       ++outcomes.labelled;
       return;
@@ -217,10 +229,6 @@ MILLRACE_PLUGIN(
             "how long one attempt waits for another program that has locked the database; "
             "then it is tried again, as long as 'retry_for' says")
             .between(Duration(0), std::chrono::minutes(1)),
-        option<&SqliteOptions::cache>(
-            "cache",
-            "memory for the database's pages; rows come in the order of no index, so a database "
-            "that is much larger is written more slowly"),
         option<&SqliteOptions::synchronous>(
             "synchronous",
             "normal: a power cut may undo the last transactions although they were "

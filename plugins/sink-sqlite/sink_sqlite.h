@@ -18,7 +18,6 @@ struct SqliteOptions {
   std::uint32_t batch = 10000;
   Duration max_wait = std::chrono::seconds(1);
   Duration busy_timeout = std::chrono::seconds(2);
-  ByteSize cache{std::uint64_t{64} << 20U};
   Synchronous synchronous = Synchronous::normal;
 };
 
