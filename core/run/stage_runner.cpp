@@ -158,7 +158,8 @@ void StageRunner::send(BatchBase& batch, Timekeeper& keeper) {
 void StageRunner::accept(BatchBase& batch, std::size_t items, const Reader& as,
                          Timekeeper& keeper) {
   if (as.adapter != nullptr) {
-    const BoxedBatch converted = as.adapter->convert(batch);
+    const BoxedBatch converted = convert(batch, items, *as.adapter, keeper);
+    if (!converted) return;
     return accept(*converted, converted->type().count(*converted), {as.stage, nullptr, as.producer},
                   keeper);
   }
@@ -169,6 +170,23 @@ void StageRunner::accept(BatchBase& batch, std::size_t items, const Reader& as,
           failed_ ? "stage-failed" : "queue-full");
 }
 
+/// The adapter is this stage's code although the one before it calls: what it throws is this
+/// stage's failure. Null: it has thrown, and the batch is accounted for.
+BoxedBatch StageRunner::convert(BatchBase& batch, std::size_t items, const InputAdapter& adapter,
+                                Timekeeper& keeper) {
+  const OnAccount mine(keeper, &account_);
+  if (!failed_) {
+    try {
+      return adapter.convert(batch);
+    } catch (...) {
+      fail(fmt::format("converting its input: {}", thrown_text()));
+    }
+  }
+  account_.in.add(items);
+  lose(batch, items, "stage-failed");
+  return nullptr;
+}
+
 void StageRunner::accept_fused(BatchBase& batch, std::size_t items, Timekeeper& keeper) {
   account_.in.add(items);
   Emitter emitter(*this, keeper);
@@ -176,14 +194,16 @@ void StageRunner::accept_fused(BatchBase& batch, std::size_t items, Timekeeper& 
 }
 
 void StageRunner::discard(const std::vector<BoxedBatch>& batches, std::string_view reason) {
-  for (const BoxedBatch& batch : batches) {
-    const std::size_t items = batch->type().count(*batch);
-    if (failed_ && plan_.host.required) {
-      account_.failed.add(items);  // the receipt goes with the batch, unresolved: failed
-    } else {
-      account_.drop(reason, items);
-      batch->receipt.done();
-    }
+  for (const BoxedBatch& batch : batches) lose(*batch, batch->type().count(*batch), reason);
+}
+
+void StageRunner::lose(BatchBase& batch, std::size_t items, std::string_view reason) {
+  if (failed_ && plan_.host.required) {
+    account_.failed.add(items);
+    batch.receipt.fail();
+  } else {
+    account_.drop(reason, items);
+    batch.receipt.done();
   }
 }
 
