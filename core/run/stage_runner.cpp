@@ -7,6 +7,8 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include "millrace/completion.h"
+
 #include "plugin/thrown.h"
 #include "run/host_context.h"
 
@@ -36,19 +38,11 @@ class StageRunner::Emitter final : public Downstream {
   Emitter(StageRunner& runner, Timekeeper& keeper, std::vector<BoxedBatch>* kept = nullptr)
       : runner_(runner), keeper_(keeper), kept_(kept) {}
 
-  /// What is pushed from now on comes from `input` (null: from nothing in particular).
-  void begin(const BatchBase* input) {
-    input_ = input;
-    pushed_ = 0;
-  }
-  [[nodiscard]] std::size_t pushed() const { return pushed_; }
+  void begin(const BatchBase* input) { completion_.begin(input); }
+  [[nodiscard]] std::size_t pushed() const { return completion_.pushed(); }
 
   void push(BatchBase& batch) override {
-    ++pushed_;
-    if (input_ != nullptr) {
-      if (!batch.receipt) batch.receipt = input_->receipt.fork();
-      if (batch.watermark == kNoTime) batch.watermark = input_->watermark;
-    }
+    completion_.complete(batch);
     if (kept_ != nullptr) {
       kept_->push_back(batch.type().box(std::move(batch)));
     } else {
@@ -60,8 +54,7 @@ class StageRunner::Emitter final : public Downstream {
   StageRunner& runner_;
   Timekeeper& keeper_;
   std::vector<BoxedBatch>* const kept_;
-  const BatchBase* input_ = nullptr;
-  std::size_t pushed_ = 0;
+  detail::Completion completion_;
 };
 
 StageRunner::StageRunner(const Plan::Stage& plan, RunState& state) : plan_(plan), state_(state) {}
