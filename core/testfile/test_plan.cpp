@@ -89,6 +89,7 @@ class Builder {
     stage.at = input.at;
     stage.host = {};
     stage.options = input.options;
+    stage.unused.clear();
     stage.use = input.use;
     stage.use_at = input.use_at;
     if (input.items) {
@@ -100,6 +101,7 @@ class Builder {
   void replace(StageSpec& stage, const TestStub& stub) {
     stage.at = stub.at;
     stage.options = stub.options;
+    stage.unused.clear();
     stage.use = stub.use;
     stage.use_at = stub.use_at;
     if (stub.behaviour == nullptr || stage.from.empty()) return;
