@@ -2,26 +2,27 @@
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 
-function(millrace_write_config folder lib include install_prefix)
+function(millrace_write_config folder bin lib include install_prefix)
+  set(MILLRACE_PROGRAM "${bin}/millrace")
   set(MILLRACE_SDK "${lib}/libmillrace-sdk.a")
   set(MILLRACE_TESTING "${lib}/libmillrace-testing.a")
   set(MILLRACE_INCLUDE "${include}")
   configure_package_config_file("${PROJECT_SOURCE_DIR}/cmake/MillraceConfig.cmake.in"
     "${folder}/MillraceConfig.cmake"
     INSTALL_DESTINATION lib/cmake/Millrace INSTALL_PREFIX "${install_prefix}"
-    PATH_VARS MILLRACE_SDK MILLRACE_TESTING MILLRACE_INCLUDE)
+    PATH_VARS MILLRACE_PROGRAM MILLRACE_SDK MILLRACE_TESTING MILLRACE_INCLUDE)
   write_basic_package_version_file("${folder}/MillraceConfigVersion.cmake"
     VERSION ${PROJECT_VERSION} COMPATIBILITY ExactVersion)
 endfunction()
 
 # The build folder is laid out as an installation is.
 set(package "${CMAKE_BINARY_DIR}/lib/cmake/Millrace")
-millrace_write_config("${package}" "${CMAKE_BINARY_DIR}/lib"
+millrace_write_config("${package}" "${CMAKE_BINARY_DIR}/bin" "${CMAKE_BINARY_DIR}/lib"
                       "${PROJECT_SOURCE_DIR}/core/include" "${CMAKE_BINARY_DIR}")
 file(COPY "${PROJECT_SOURCE_DIR}/cmake/MillracePlugin.cmake" DESTINATION "${package}")
 
 set(package "${CMAKE_BINARY_DIR}/install")
-millrace_write_config("${package}" lib include "${CMAKE_INSTALL_PREFIX}")
+millrace_write_config("${package}" bin lib include "${CMAKE_INSTALL_PREFIX}")
 install(FILES "${package}/MillraceConfig.cmake" "${package}/MillraceConfigVersion.cmake"
               "${PROJECT_SOURCE_DIR}/cmake/MillracePlugin.cmake"
         DESTINATION lib/cmake/Millrace COMPONENT dev)

@@ -1,12 +1,13 @@
-# millrace_add_plugin(NAME SOURCES ... [LIBRARIES ...] [TESTS ...] [TEST_LIBRARIES ...])
+# millrace_add_plugin(NAME SOURCES ... [LIBRARIES ...] [TESTS ...] [TEST_LIBRARIES ...] [TEST_FILES ...])
 #
 # Builds NAME.so from SOURCES into the folder where the host looks for plugins, and TESTS (with
 # SOURCES, so that a test can use the stage's classes) into the program NAME-test, run by ctest.
+# TEST_FILES are what `millrace test` reads, run by ctest as NAME-pipelines.
 
 find_package(GTest)
 
 function(millrace_add_plugin name)
-  cmake_parse_arguments(PLUGIN "" "" "SOURCES;LIBRARIES;TESTS;TEST_LIBRARIES" ${ARGN})
+  cmake_parse_arguments(PLUGIN "" "" "SOURCES;LIBRARIES;TESTS;TEST_LIBRARIES;TEST_FILES" ${ARGN})
   add_library(${name}-objects OBJECT ${PLUGIN_SOURCES})
   target_link_libraries(${name}-objects PUBLIC millrace-sdk ${PLUGIN_LIBRARIES}
                         PRIVATE millrace_warnings)
@@ -27,6 +28,12 @@ function(millrace_add_plugin name)
     set_target_properties(${name}-test PROPERTIES RUNTIME_OUTPUT_DIRECTORY
                           "${CMAKE_BINARY_DIR}/tests")
     millrace_add_test(${name} ${name}-test)
+  endif()
+  if(BUILD_TESTING AND PLUGIN_TEST_FILES)
+    add_test(NAME ${name}-pipelines
+             COMMAND millrace test ${PLUGIN_TEST_FILES} --plugins "${MILLRACE_PLUGIN_OUTPUT}"
+             WORKING_DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}")
+    set_tests_properties(${name}-pipelines PROPERTIES TIMEOUT 900)
   endif()
 endfunction()
 

@@ -50,7 +50,7 @@ int check_command(const std::vector<std::string>& arguments) {
     }
     if (report.empty() && map.count("probe") != 0) probe(plan, data_folder(), report);
     if (report.empty()) {
-      std::cerr << fmt::format("{}: ok, {} stages\n", file, plan.stages.size());
+      std::cerr << report.text() << fmt::format("{}: ok, {} stages\n", file, plan.stages.size());
     } else {
       good = false;
       std::cerr << report.text() << count_errors(report.size(), file);

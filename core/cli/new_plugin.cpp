@@ -105,11 +105,12 @@ int new_plugin_command(const std::vector<std::string>& arguments) {
       {"README.md", filled(templates / "README.md.in", values)},
       {file + ".h", filled(templates / (kind + ".h.in"), values)},
       {file + ".cpp", filled(templates / (kind + ".cpp.in"), values)},
-      {file + "_test.cpp", filled(templates / (kind + "_test.cpp.in"), values)}};
+      {file + "_test.cpp", filled(templates / (kind + "_test.cpp.in"), values)},
+      {file + "_test.toml", filled(templates / (kind + "_test.toml.in"), values)}};
   fs::create_directories(folder);
   for (const auto& [path, text] : texts) write(folder / path, text);
   std::cout << fmt::format(
-      "{0} has a {1}, its test and a README. To build and test it:\n"
+      "{0} has a {1}, its tests and a README. To build and test it:\n"
       "  cd {0}\n"
       "  cmake -B build -G Ninja -DCMAKE_PREFIX_PATH={2}\n"
       "  cmake --build build\n"

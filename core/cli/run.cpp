@@ -28,19 +28,31 @@ Logger make_logger(const po::variables_map& map) {
   return Logger(format == "json" ? LogFormat::json : LogFormat::text, kLevels.at(level));
 }
 
-/// A report for people, or a log line for each error.
+/// A report for people, or a log line for each error and warning.
 void tell(const Report& report, const std::string& file, Logger& logger) {
   if (logger.format() == LogFormat::text) {
     logger.plain(report.text());
-    logger.plain(count_errors(report.size(), file));
+    if (!report.empty()) logger.plain(count_errors(report.size(), file));
     return;
   }
-  for (const Report::Entry& entry : report.entries()) {
-    std::string message = report.place(entry.at) + ": " + entry.message;
-    if (!entry.expected.empty()) message += fmt::format("; expected {}", entry.expected);
-    if (!entry.meant.empty()) message += fmt::format("; did you mean '{}'?", entry.meant);
-    logger.log(LogLevel::error, {}, message);
-  }
+  const auto log = [&](LogLevel level, const std::vector<Report::Entry>& entries) {
+    for (const Report::Entry& entry : entries) {
+      std::string message = report.place(entry.at) + ": " + entry.message;
+      if (!entry.expected.empty()) message += fmt::format("; expected {}", entry.expected);
+      if (!entry.meant.empty()) message += fmt::format("; did you mean '{}'?", entry.meant);
+      logger.log(level, {}, message);
+    }
+  };
+  log(LogLevel::error, report.entries());
+  log(LogLevel::warning, report.warnings());
+}
+
+/// Of a file without errors. Sections of plugins that are not installed are no news at every start,
+/// unless one of those that are may have been meant.
+void tell_warnings(Report& report, const std::string& file, Logger& logger) {
+  report.remove_if([](const Report::Entry& entry) { return entry.meant.empty(); });
+  tell(report, file, logger);
+  report.remove_if([](const Report::Entry&) { return true; });
 }
 
 /// What a process for each configuration would find wrong again and again.
@@ -75,6 +87,7 @@ int supervise(const std::vector<std::string>& arguments, const po::variables_map
     tell(report, file, logger);
     return static_cast<int>(Exit::usage);
   }
+  tell_warnings(report, file, logger);
   SuperviseOptions options;
   options.file = file;
   options.drain = run_options.drain;
@@ -164,6 +177,7 @@ int run_command(const std::vector<std::string>& arguments) {
   Registry registry = registry_from(map);
   Plan plan = make_plan(spec, registry, report);
   if (!report.empty()) return tell_all();
+  tell_warnings(report, file, logger);
   if (map.count("stages") != 0) {
     const auto& part = map["stages"].as<std::string>();
     if (const auto wrong = cut(plan, part)) {

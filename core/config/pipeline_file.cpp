@@ -152,6 +152,8 @@ class Reader {
         own.push_back(std::move(entry));
       } else if (entry.key == plugin) {
         std::ranges::move(*section, std::back_inserter(of_plugin));
+      } else {
+        stage.unused.push_back({entry.key, entry.key_at});
       }
     }
     for (ConfigEntry& entry : of_plugin) {

@@ -59,6 +59,12 @@ struct StageSpec {
   HostOptions host;
   Position workers_at;
   ConfigValue::Table options;  ///< the rest
+  /// Sections [stage.NAME.PLUGIN] of other plugins than the one in use.
+  struct Section {
+    std::string plugin;
+    Position at;
+  };
+  std::vector<Section> unused;
 };
 
 struct PipelineSpec {

@@ -32,6 +32,10 @@ void Report::add(Position at, std::string message, std::string expected, std::st
   entries_.push_back({at, std::move(message), std::move(expected), std::move(meant)});
 }
 
+void Report::warn(Position at, std::string message, std::string expected, std::string meant) {
+  warnings_.push_back({at, std::move(message), std::move(expected), std::move(meant)});
+}
+
 std::string_view Report::line(Position at) const {
   if (at.line == 0 || at.source >= sources_.size()) return {};
   std::string_view rest = sources_[at.source].text;
@@ -51,14 +55,19 @@ std::string Report::place(Position at) const {
 }
 
 std::string Report::text() const {
-  std::vector<const Entry*> ordered;
-  for (const Entry& entry : entries_) ordered.push_back(&entry);
-  std::ranges::stable_sort(ordered, {}, [](const Entry* entry) { return entry->at; });
+  struct Told {
+    const Entry* entry;
+    const char* kind;
+  };
+  std::vector<Told> ordered;
+  for (const Entry& entry : entries_) ordered.push_back({&entry, "error"});
+  for (const Entry& entry : warnings_) ordered.push_back({&entry, "warning"});
+  std::ranges::stable_sort(ordered, {}, [](const Told& told) { return told.entry->at; });
 
   std::string out;
-  for (const Entry* entry : ordered) {
+  for (const auto& [entry, kind] : ordered) {
     const Position at = entry->at;
-    out += fmt::format("{}: error: {}\n", place(at), printable(entry->message));
+    out += fmt::format("{}: {}: {}\n", place(at), kind, printable(entry->message));
     if (const std::string source_line = printable(line(at)); !source_line.empty()) {
       out += fmt::format("{:5} | {}\n      | ", at.line, source_line);
       // Tabs are kept so that the caret stands below its column whatever their width is.

@@ -33,23 +33,29 @@ class Report {
   std::uint32_t add_source(std::string name, std::string text);
 
   void add(Position at, std::string message, std::string expected = {}, std::string meant = {});
+  /// What is no error, and keeps nothing from running, but may not be what was meant.
+  void warn(Position at, std::string message, std::string expected = {}, std::string meant = {});
 
   /// Takes out what turned out not to matter.
   template <class Predicate>
   void remove_if(Predicate predicate) {
     std::erase_if(entries_, predicate);
+    std::erase_if(warnings_, predicate);
   }
 
+  // Errors alone:
   [[nodiscard]] bool empty() const noexcept { return entries_.empty(); }
   [[nodiscard]] std::size_t size() const noexcept { return entries_.size(); }
   [[nodiscard]] const std::vector<Entry>& entries() const noexcept { return entries_; }
+
+  [[nodiscard]] const std::vector<Entry>& warnings() const noexcept { return warnings_; }
   /// "pipelines/agent.toml:3:7", or the name alone for the text as a whole.
   [[nodiscard]] std::string place(Position at) const;
   /// The text of a line without its end, or empty.
   [[nodiscard]] std::string_view line(Position at) const;
 
-  /// Every entry in the order of the file: `file:line:column: error: message`, the line, a caret
-  /// line, and `expected` and `did you mean` where there is something to say.
+  /// Errors and warnings in the order of the file: `file:line:column: error: message`, the line, a
+  /// caret line, and `expected` and `did you mean` where there is something to say.
   [[nodiscard]] std::string text() const;
 
  private:
@@ -59,6 +65,7 @@ class Report {
   };
   std::vector<Source> sources_;
   std::vector<Entry> entries_;
+  std::vector<Entry> warnings_;
 };
 
 }  // namespace millrace::host

@@ -101,11 +101,23 @@ class Planner {
     stage.at = from.at;
     stage.entries = from.options;
     stage.descriptor = descriptor(from);
+    warn_of_unknown(from.unused);
     if (stage.descriptor != nullptr) {
       stage.kind = stage.descriptor->kind;
       check_options(from, stage);
     }
     return stage;
+  }
+
+  /// No error: a file may have sections of plugins that are not installed on this machine.
+  void warn_of_unknown(const std::vector<StageSpec::Section>& sections) {
+    for (const StageSpec::Section& section : sections) {
+      if (registry_.has(section.plugin)) continue;
+      report_.warn(section.at,
+                   fmt::format("there is no plugin '{}' here, so this section is not looked at",
+                               section.plugin),
+                   {}, nearest(section.plugin, registry_.names()));
+    }
   }
 
   const StageDescriptor* descriptor(const StageSpec& from) {

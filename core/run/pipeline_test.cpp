@@ -22,47 +22,6 @@ using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-class PipelineTest : public ::testing::Test {
- protected:
-  void source(int total, int size) {
-    builder_.add("numbers", StageKind::source, {},
-                 [=, this] { return std::make_unique<Counting>(notes_, total, size); });
-  }
-  void through(std::size_t from, Through::Function function, const HostOptions& host = {}) {
-    builder_.add(
-        "through", StageKind::transform, {from},
-        [=] { return std::make_unique<Through>(function); }, host);
-  }
-  void sink(std::vector<std::size_t> from, Noting::Function function = {},
-            const HostOptions& host = {}) {
-    builder_.add(
-        "sink", StageKind::sink, std::move(from),
-        [=, this] { return std::make_unique<Noting>(notes_, function); }, host);
-  }
-  Exit run() {
-    Logger logger(LogFormat::text, LogLevel::warning);
-    RunOptions options;
-    options.summary = false;
-    pipeline_ = std::make_unique<Pipeline>(builder_.plan(), options, logger);
-    Report report;
-    if (const Exit opened = pipeline_->open(report); opened != Exit::done) return opened;
-    const Exit exit = pipeline_->run();
-    EXPECT_THAT(imbalances(pipeline_->stages()), IsEmpty());
-    return exit;
-  }
-  Account& account(std::size_t stage) { return pipeline_->stages()[stage]->account(); }
-
-  static std::vector<int> numbers(int count) {
-    std::vector<int> list(static_cast<std::size_t>(count));
-    std::iota(list.begin(), list.end(), 0);
-    return list;
-  }
-
-  Notes notes_;
-  PlanBuilder builder_;
-  std::unique_ptr<Pipeline> pipeline_;
-};
-
 TEST_F(PipelineTest, FusedStagesDeliverEverything) {
   source(1000, 7);
   through(0, [](Batch<Number>&) {});
@@ -226,36 +185,6 @@ TEST_F(PipelineTest, RejectCanStopThePipeline) {
       host);
   EXPECT_EQ(run(), Exit::failed);
   EXPECT_EQ(account(1).rejected.value(), 2U);
-}
-
-TEST_F(PipelineTest, AnyOtherExceptionEndsThePipelineAndTheRestDrains) {
-  source(-1, 5);
-  through(0,
-          [](Batch<Number>& in) {
-            if (in.items.front().value == 500) throw std::logic_error("broken");
-          },
-          {.workers = 2});
-  sink({1});
-  EXPECT_EQ(run(), Exit::failed);
-  EXPECT_GE(notes_.values.size(), 400U);
-  EXPECT_GT(notes_.receipts_failed, 0);
-  EXPECT_EQ(notes_.flushes, 1);
-}
-
-TEST_F(PipelineTest, SomethingThatIsNoExceptionIsCaughtAsWell) {
-  source(5, 5);
-  sink({0}, [](Batch<Number>&) { throw 42; });
-  EXPECT_EQ(run(), Exit::failed);
-}
-
-TEST_F(PipelineTest, BranchThatIsNotRequiredDoesNotStopTheOthers) {
-  source(1000, 10);
-  sink({0});
-  sink({0}, [](Batch<Number>&) { throw std::runtime_error("dead output"); }, {.required = false});
-  EXPECT_EQ(run(), Exit::failed) << "it is told in the end";
-  EXPECT_EQ(notes_.values, numbers(1000));
-  EXPECT_EQ(notes_.receipts_done, 100);
-  EXPECT_EQ(notes_.receipts_failed, 0);
 }
 
 TEST_F(PipelineTest, BranchThatIsDownIsTriedOnceABatchUntilItTakesOne) {

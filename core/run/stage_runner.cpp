@@ -7,6 +7,8 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include "millrace/completion.h"
+
 #include "plugin/thrown.h"
 #include "run/host_context.h"
 
@@ -36,19 +38,11 @@ class StageRunner::Emitter final : public Downstream {
   Emitter(StageRunner& runner, Timekeeper& keeper, std::vector<BoxedBatch>* kept = nullptr)
       : runner_(runner), keeper_(keeper), kept_(kept) {}
 
-  /// What is pushed from now on comes from `input` (null: from nothing in particular).
-  void begin(const BatchBase* input) {
-    input_ = input;
-    pushed_ = 0;
-  }
-  [[nodiscard]] std::size_t pushed() const { return pushed_; }
+  void begin(const BatchBase* input) { completion_.begin(input); }
+  [[nodiscard]] std::size_t pushed() const { return completion_.pushed(); }
 
   void push(BatchBase& batch) override {
-    ++pushed_;
-    if (input_ != nullptr) {
-      if (!batch.receipt) batch.receipt = input_->receipt.fork();
-      if (batch.watermark == kNoTime) batch.watermark = input_->watermark;
-    }
+    completion_.complete(batch);
     if (kept_ != nullptr) {
       kept_->push_back(batch.type().box(std::move(batch)));
     } else {
@@ -60,8 +54,7 @@ class StageRunner::Emitter final : public Downstream {
   StageRunner& runner_;
   Timekeeper& keeper_;
   std::vector<BoxedBatch>* const kept_;
-  const BatchBase* input_ = nullptr;
-  std::size_t pushed_ = 0;
+  detail::Completion completion_;
 };
 
 StageRunner::StageRunner(const Plan::Stage& plan, RunState& state) : plan_(plan), state_(state) {}
@@ -159,7 +152,8 @@ void StageRunner::send(BatchBase& batch, Timekeeper& keeper) {
 void StageRunner::accept(BatchBase& batch, std::size_t items, const Reader& as,
                          Timekeeper& keeper) {
   if (as.adapter != nullptr) {
-    const BoxedBatch converted = as.adapter->convert(batch);
+    const BoxedBatch converted = convert(batch, items, *as.adapter, keeper);
+    if (!converted) return;
     return accept(*converted, converted->type().count(*converted), {as.stage, nullptr, as.producer},
                   keeper);
   }
@@ -170,6 +164,23 @@ void StageRunner::accept(BatchBase& batch, std::size_t items, const Reader& as,
           failed_ ? "stage-failed" : "queue-full");
 }
 
+/// The adapter is this stage's code although the one before it calls: what it throws is this
+/// stage's failure. Null: it has thrown, and the batch is accounted for.
+BoxedBatch StageRunner::convert(BatchBase& batch, std::size_t items, const InputAdapter& adapter,
+                                Timekeeper& keeper) {
+  const OnAccount mine(keeper, &account_);
+  if (!failed_) {
+    try {
+      return adapter.convert(batch);
+    } catch (...) {
+      fail(fmt::format("converting its input: {}", thrown_text()));
+    }
+  }
+  account_.in.add(items);
+  lose(batch, items, "stage-failed");
+  return nullptr;
+}
+
 void StageRunner::accept_fused(BatchBase& batch, std::size_t items, Timekeeper& keeper) {
   account_.in.add(items);
   Emitter emitter(*this, keeper);
@@ -177,14 +188,16 @@ void StageRunner::accept_fused(BatchBase& batch, std::size_t items, Timekeeper& 
 }
 
 void StageRunner::discard(const std::vector<BoxedBatch>& batches, std::string_view reason) {
-  for (const BoxedBatch& batch : batches) {
-    const std::size_t items = batch->type().count(*batch);
-    if (failed_ && plan_.host.required) {
-      account_.failed.add(items);  // the receipt goes with the batch, unresolved: failed
-    } else {
-      account_.drop(reason, items);
-      batch->receipt.done();
-    }
+  for (const BoxedBatch& batch : batches) lose(*batch, batch->type().count(*batch), reason);
+}
+
+void StageRunner::lose(BatchBase& batch, std::size_t items, std::string_view reason) {
+  if (failed_ && plan_.host.required) {
+    account_.failed.add(items);
+    batch.receipt.fail();
+  } else {
+    account_.drop(reason, items);
+    batch.receipt.done();
   }
 }
 

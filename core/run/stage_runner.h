@@ -106,6 +106,8 @@ class StageRunner {
 
   /// `items` is what the batch holds, counted once on its way; `as`: which of the inputs it is.
   void accept(BatchBase& batch, std::size_t items, const Reader& as, Timekeeper& keeper);
+  BoxedBatch convert(BatchBase& batch, std::size_t items, const InputAdapter& adapter,
+                     Timekeeper& keeper);
   void accept_fused(BatchBase& batch, std::size_t items, Timekeeper& keeper);
   void call(Instance& instance, BatchBase& batch, std::size_t items, Emitter& out,
             Timekeeper& keeper);
@@ -125,6 +127,8 @@ class StageRunner {
   void send(BatchBase& batch, Timekeeper& keeper);
   void deliver_in_order(std::uint64_t number, std::vector<BoxedBatch> batches, Timekeeper& keeper);
   void discard(const std::vector<BoxedBatch>& batches, std::string_view reason);
+  /// Accounts for a batch that this stage does not get to see.
+  void lose(BatchBase& batch, std::size_t items, std::string_view reason);
   void fail(const std::string& what);
 
   const Plan::Stage& plan_;

@@ -4,9 +4,13 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "graph/plan.h"
 #include "run/pipeline.h"
@@ -128,6 +132,16 @@ class PlanBuilder {
     descriptors_.push_back(std::move(descriptor));
     return *this;
   }
+  /// The stage added last is given its input through `adapter`, which the builder keeps.
+  void adapt(InputAdapter adapter) {
+    const std::size_t to = plan_.stages.size() - 1;
+    adapters_.push_back(std::make_unique<InputAdapter>(std::move(adapter)));
+    for (const std::size_t up : plan_.stages[to].from) {
+      for (Plan::Edge& edge : plan_.stages[up].to) {
+        if (edge.to == to) edge.adapter = adapters_.back().get();
+      }
+    }
+  }
   /// The stage added last counts what it has handled by itself.
   void aggregates() { descriptors_.back()->counts_handled = true; }
   [[nodiscard]] const Plan& plan() const { return plan_; }
@@ -135,6 +149,49 @@ class PlanBuilder {
  private:
   Plan plan_;
   std::vector<std::unique_ptr<StageDescriptor>> descriptors_;
+  std::vector<std::unique_ptr<InputAdapter>> adapters_;
+};
+
+/// Runs what a test puts together; the books must balance.
+class PipelineTest : public ::testing::Test {
+ protected:
+  void source(int total, int size) {
+    builder_.add("numbers", StageKind::source, {},
+                 [=, this] { return std::make_unique<Counting>(notes_, total, size); });
+  }
+  void through(std::size_t from, Through::Function function, const HostOptions& host = {}) {
+    builder_.add(
+        "through", StageKind::transform, {from},
+        [=] { return std::make_unique<Through>(function); }, host);
+  }
+  void sink(std::vector<std::size_t> from, Noting::Function function = {},
+            const HostOptions& host = {}) {
+    builder_.add(
+        "sink", StageKind::sink, std::move(from),
+        [=, this] { return std::make_unique<Noting>(notes_, function); }, host);
+  }
+  Exit run() {
+    Logger logger(LogFormat::text, LogLevel::warning);
+    RunOptions options;
+    options.summary = false;
+    pipeline_ = std::make_unique<Pipeline>(builder_.plan(), options, logger);
+    Report report;
+    if (const Exit opened = pipeline_->open(report); opened != Exit::done) return opened;
+    const Exit exit = pipeline_->run();
+    EXPECT_THAT(imbalances(pipeline_->stages()), ::testing::IsEmpty());
+    return exit;
+  }
+  Account& account(std::size_t stage) { return pipeline_->stages()[stage]->account(); }
+
+  static std::vector<int> numbers(int count) {
+    std::vector<int> list(static_cast<std::size_t>(count));
+    std::iota(list.begin(), list.end(), 0);
+    return list;
+  }
+
+  Notes notes_;
+  PlanBuilder builder_;
+  std::unique_ptr<Pipeline> pipeline_;
 };
 
 }  // namespace millrace::host::testing

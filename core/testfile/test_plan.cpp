@@ -9,6 +9,7 @@
 #include "millrace/verdict.h"
 
 #include "testfile/part.h"
+#include "testfile/selection.h"
 
 namespace millrace::host {
 
@@ -16,17 +17,6 @@ namespace {
 
 /// The built-in plugin that the stages standing in are of.
 constexpr const char* kStandIns = "test";
-
-/// Takes out the errors of the section that begins at `at`.
-void forget_section(Position at, const PipelineSpec& spec, Report& report) {
-  std::uint32_t end = UINT32_MAX;
-  for (const StageSpec& other : spec.stages) {
-    if (other.at.source == at.source && other.at.line > at.line) end = std::min(end, other.at.line);
-  }
-  report.remove_if([&](const Report::Entry& entry) {
-    return entry.at.source == at.source && entry.at.line >= at.line && entry.at.line < end;
-  });
-}
 
 PipelineSpec read_pipeline_of(const TestFile& file, const Test& test, Report& report) {
   Variables variables(test.variables);
@@ -49,21 +39,15 @@ PipelineSpec read_pipeline_of(const TestFile& file, const Test& test, Report& re
 class Builder {
  public:
   Builder(const Test& test, PipelineSpec spec, Registry& registry, Report& report)
-      : test_(test), spec_(std::move(spec)), registry_(registry), report_(report) {
-    for (const StageSpec& stage : spec_.stages) names_.push_back(stage.name);
-  }
+      : test_(test), spec_(std::move(spec)), registry_(registry), report_(report) {}
 
   TestPlan build() {
     TestPlan made;
     made.stand_ins = std::make_unique<PluginBody>();
-    if (spec_.syntax_errors || names_.empty()) return made;
-    const std::size_t before = report_.size();
-    check_names();
-    if (report_.size() == before) choose();
-    const bool good = report_.size() == before;
-    if (!good) kept_.clear();  // what takes part is not known
-    forget_what_is_outside();
-    if (!good) return made;
+    if (spec_.syntax_errors || spec_.stages.empty()) return made;
+    auto kept = stages_under_test(test_, spec_, report_);
+    if (!kept) return made;
+    kept_ = std::move(*kept);
     PipelineSpec cut = spec_;
     cut.stages.clear();
     for (const StageSpec& stage : spec_.stages) {
@@ -81,87 +65,6 @@ class Builder {
   }
 
  private:
-  [[nodiscard]] const StageSpec* stage(std::string_view name) const {
-    const auto found = std::ranges::find(spec_.stages, name, &StageSpec::name);
-    return found == spec_.stages.end() ? nullptr : &*found;
-  }
-  template <class T>
-  static const T* find_for(const std::vector<T>& list, const std::string& name) {
-    const auto found = std::ranges::find(list, name, &StandIn::stage);
-    return found == list.end() ? nullptr : &*found;
-  }
-
-  void check_name(const std::string& name, Position at) {
-    if (stage(name) == nullptr && !name.empty()) {
-      report_.add(at, fmt::format("the pipeline has no stage '{}'", name), {},
-                  nearest(name, names_));
-    }
-  }
-
-  void check_names() {
-    for (const std::string& part : test_.stages) {
-      const std::size_t dots = part.find("..");
-      check_name(part.substr(0, dots), test_.stages_at);
-      if (dots != std::string::npos) check_name(part.substr(dots + 2), test_.stages_at);
-    }
-    for (const StandIn& input : test_.inputs) check_name(input.stage, input.stage_at);
-    for (const TestStub& stub : test_.stubs) {
-      check_name(stub.stage, stub.stage_at);
-      const StageSpec* place = stage(stub.stage);
-      if (place != nullptr && place->from.empty()) {
-        report_.add(stub.stage_at,
-                    fmt::format("'{}' is a source, which no stub is for", stub.stage),
-                    fmt::format("[[test.input]] with at = \"{}\"", stub.stage));
-      }
-    }
-    for (const Expectation& expect : test_.expectations) {
-      if (expect.where != Expectation::Where::file) check_name(expect.stage, expect.stage_at);
-    }
-  }
-
-  /// Which stages are in the pipeline that is run.
-  void choose() {
-    if (!test_.stages.empty()) {
-      for (const std::string& part : test_.stages) {
-        kept_.merge(stages_of_part(spec_, part, test_.stages_at, report_));
-      }
-    } else if (test_.inputs.empty()) {
-      kept_.insert(names_.begin(), names_.end());
-    } else {
-      for (const StandIn& input : test_.inputs) kept_.merge(fed_by(spec_, input.stage));
-    }
-    for (const StandIn& input : test_.inputs) {
-      const StageSpec* place = stage(input.stage);
-      if (place->from.empty()) {
-        kept_.insert(input.stage);
-      } else if (!kept_.contains(input.stage)) {
-        report_.add(input.stage_at, fmt::format("'{}' is not under test", input.stage),
-                    "a stage that 'stages' names");
-      }
-    }
-    for (const TestStub& stub : test_.stubs) kept_.insert(stub.stage);
-    for (const Expectation& expect : test_.expectations) {
-      if (expect.where == Expectation::Where::file || kept_.contains(expect.stage)) continue;
-      report_.add(expect.stage_at, fmt::format("'{}' is not under test", expect.stage),
-                  fmt::format("one of {}", fmt::join(kept_, ", ")));
-    }
-  }
-
-  /// Errors in the sections of stages that do not take part: a secret or a variable that only they
-  /// need.
-  void forget_what_is_outside() {
-    for (const StageSpec& outside : spec_.stages) {
-      if (kept_.contains(outside.name) && !replaced(outside.name)) continue;
-      forget_section(outside.at, spec_, report_);
-    }
-  }
-
-  /// Another stage stands under its name.
-  [[nodiscard]] bool replaced(const std::string& name) const {
-    return find_for(test_.stubs, name) != nullptr ||
-           (stage(name)->from.empty() && find_for(test_.inputs, name) != nullptr);
-  }
-
   std::string add_descriptor(StageDescriptor descriptor) {
     std::string use = fmt::format("{}.{}", kStandIns, descriptor.name);
     descriptors_.push_back(std::move(descriptor));
@@ -171,13 +74,13 @@ class Builder {
   /// `stage` as it stands in the test.
   StageSpec stand(const StageSpec& original) {
     StageSpec stage = original;
-    const StandIn* input = find_for(test_.inputs, stage.name);
+    const StandIn* input = stand_in_for(test_.inputs, stage.name);
     if (stage.from.empty()) {
       if (input != nullptr) replace(stage, *input);
       return stage;
     }
     read_from(stage, input);
-    if (const TestStub* stub = find_for(test_.stubs, stage.name)) replace(stage, *stub);
+    if (const TestStub* stub = stand_in_for(test_.stubs, stage.name)) replace(stage, *stub);
     return stage;
   }
 
@@ -186,6 +89,7 @@ class Builder {
     stage.at = input.at;
     stage.host = {};
     stage.options = input.options;
+    stage.unused.clear();
     stage.use = input.use;
     stage.use_at = input.use_at;
     if (input.items) {
@@ -197,6 +101,7 @@ class Builder {
   void replace(StageSpec& stage, const TestStub& stub) {
     stage.at = stub.at;
     stage.options = stub.options;
+    stage.unused.clear();
     stage.use = stub.use;
     stage.use_at = stub.use_at;
     if (stub.behaviour == nullptr || stage.from.empty()) return;
@@ -236,7 +141,7 @@ class Builder {
   void read_from(StageSpec& stage, const StandIn* input) {
     std::vector<StageSpec::From> inside;
     std::ranges::copy_if(stage.from, std::back_inserter(inside), [&](const StageSpec::From& from) {
-      return kept_.contains(from.name) || this->stage(from.name) == nullptr;
+      return kept_.contains(from.name) || stage_named(spec_, from.name) == nullptr;
     });
     const bool cut = inside.size() != stage.from.size();
     if (input == nullptr && cut) {
@@ -270,13 +175,13 @@ class Builder {
         source != sources_.end()) {
       return output_of(source->use);
     }
-    const StageSpec* original = stage(name);
+    const StageSpec* original = stage_named(spec_, name);
     if (original == nullptr) return nullptr;
-    const StandIn* input = find_for(test_.inputs, name);
+    const StandIn* input = stand_in_for(test_.inputs, name);
     if (original->from.empty() && input != nullptr) {
       return input->items ? input->items->type : output_of(input->use);
     }
-    const TestStub* stub = find_for(test_.stubs, name);
+    const TestStub* stub = stand_in_for(test_.stubs, name);
     if (stub == nullptr || stub->behaviour == nullptr) {
       return output_of(stub == nullptr ? original->use : stub->use);
     }
@@ -388,7 +293,6 @@ class Builder {
   const PipelineSpec spec_;
   Registry& registry_;
   Report& report_;
-  std::vector<std::string> names_;
   std::set<std::string> kept_;
   std::vector<StageSpec> sources_;
   std::vector<StageDescriptor> descriptors_;

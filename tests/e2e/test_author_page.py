@@ -29,7 +29,7 @@ def followed(tmp_path_factory):
 
 def test_every_command_works(followed):
     _, output = followed
-    assert "100% tests passed" in output
+    assert "100% tests passed, 0 tests failed out of 2" in output
     assert "No tests were found" not in output
 
 

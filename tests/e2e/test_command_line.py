@@ -49,6 +49,29 @@ format = "tabel"
     assert "12 errors in" in result.stderr
 
 
+def test_a_section_of_a_plugin_that_is_not_installed_is_told(tmp_path):
+    """No error, because a file may be for several machines; but it may be mistyped, too."""
+    path = pipeline(tmp_path, CAPTURE, SESSIONS, '[stage.print]\nuse = "sink-file"\nfrom = "sessions"\npath = "-"\n'
+                    '[stage.print.sink-fiel]\nformat = "csv"\n[stage.print.sink-sqlite]\npath = "x"\n'
+                    '[stage.print.of-another-machine]\nx = 1\n')
+    line = path.read_text(encoding="utf-8").splitlines().index("[stage.print.sink-fiel]") + 1
+    mistyped = f"{path}:{line}:14: warning: there is no plugin 'sink-fiel' here, so this section is not looked at\n"
+    foreign = f"{path}:{line + 4}:14: warning: there is no plugin 'of-another-machine' here"
+    checked = run("check", path, "--no-env")
+    assert checked.returncode == 0, checked.stderr
+    assert mistyped in checked.stderr and "did you mean 'sink-file'?" in checked.stderr
+    assert foreign in checked.stderr
+    assert checked.stderr.count("warning") == 2
+    assert checked.stderr.endswith(": ok, 3 stages\n")
+    ran = run("run", path, "--var", f"CAPTURE={SAMPLE}")
+    assert ran.returncode == 0, ran.stderr
+    assert mistyped in ran.stderr and "did you mean 'sink-file'?" in ran.stderr
+    assert "of-another-machine" not in ran.stderr
+    logged = run("run", path, "--var", f"CAPTURE={SAMPLE}", "--log-format", "json")
+    warnings = [entry for entry in map(json.loads, logged.stderr.splitlines()) if entry.get("level") == "warning"]
+    assert len(warnings) == 1 and "did you mean 'sink-file'?" in warnings[0]["message"]
+
+
 def test_shipped_pipelines_are_right():
     files = sorted((SOURCE / "pipelines").glob("*.toml"))
     assert files
