@@ -1,15 +1,14 @@
 #include "sink_dataset.h"
 
 #include <array>
-#include <cerrno>
 #include <filesystem>
 #include <stdexcept>
 #include <system_error>
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include "data_files.h"
+#include "output_folder.h"
 
 namespace millrace {
 
@@ -53,15 +52,7 @@ void SinkDataset::check(const DatasetOptions& options, Findings& findings) {
 
 void SinkDataset::open(Context& context) {
   context_ = &context;
-  std::error_code error;
-  std::filesystem::create_directories(options_.path, error);
-  if (!error && ::access(options_.path.c_str(), W_OK | X_OK) != 0) {
-    error = std::error_code(errno, std::system_category());
-  }
-  if (error) {
-    throw ConfigError("path", fmt::format("cannot make files in the folder '{}': {}", options_.path,
-                                          error.message()));
-  }
+  open_output_folder(options_.path);
   if (options_.label_from == LabelFrom::table) {
     table_ = LabelTable(context.find_file(options_.labels), {options_.label_column, true},
                         options_.max_sessions);

@@ -11,6 +11,7 @@
 #include "millrace/time.h"
 
 #include "server_address.h"
+#include "tls_options.h"
 
 namespace sql {
 class Connection;
@@ -19,8 +20,6 @@ class SQLException;
 }  // namespace sql
 
 namespace millrace {
-
-enum class Tls : std::uint8_t { off, required, verify };
 
 struct ConnectionOptions {
   ServerAddress address;

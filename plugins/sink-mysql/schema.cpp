@@ -58,7 +58,7 @@ std::map<std::string, Found> columns_of(Connection& connection, const std::strin
   return columns;
 }
 
-/// What is wrong with a column, or nothing.
+/// What is wrong with a column but that it does not take NULL, or nothing.
 std::string fault(const Column& column, const Found& found) {
   std::string wanted(column.type);
   std::ranges::transform(wanted, wanted.begin(), [](unsigned char c) { return std::tolower(c); });
@@ -82,30 +82,7 @@ std::string fault(const Column& column, const Found& found) {
     return fmt::format("column '{}' has the character set {}, expected utf8mb4", column.name,
                        found.charset);
   }
-  if (column.nullable && !found.nullable) {
-    return fmt::format("column '{}' is NOT NULL, expected to take NULL", column.name);
-  }
   return {};
-}
-
-std::vector<std::string> faults_of_columns(const std::map<std::string, Found>& columns) {
-  std::vector<std::string> faults;
-  for (const Column& column : kColumns) {
-    const auto found = columns.find(std::string(column.name));
-    std::string what = found == columns.end()
-                           ? fmt::format("column '{}' ({}) is missing", column.name, column.type)
-                           : fault(column, found->second);
-    if (!what.empty()) faults.push_back(std::move(what));
-  }
-  for (const auto& [name, found] : columns) {
-    const bool known =
-        std::ranges::find(kColumns, std::string_view(name), &Column::name) != kColumns.end();
-    if (!known && found.needs_value) {
-      faults.push_back(fmt::format(
-          "column '{}' is none of this stage's, and needs a default or to take NULL", name));
-    }
-  }
-  return faults;
 }
 
 bool has_unique_key(Connection& connection, const std::string& table) {
@@ -162,7 +139,7 @@ TextLimits check_schema(Connection& connection, const std::string& table) {
                                            table));
   }
   const auto columns = columns_of(connection, table);
-  std::vector<std::string> faults = faults_of_columns(columns);
+  std::vector<std::string> faults = faults_of_columns<Found>(kColumns, columns, fault);
   if (text(tables[0], 0) != "base table") {
     faults.insert(faults.begin(), "it is no table but a " + text(tables[0], 0));
   } else {
@@ -174,10 +151,7 @@ TextLimits check_schema(Connection& connection, const std::string& table) {
       faults.emplace_back("a unique key of the column 'session' alone is missing");
     }
   }
-  if (!faults.empty()) {
-    throw ConfigError(
-        "table", fmt::format("the table '{}' does not fit: {}", table, fmt::join(faults, "; ")));
-  }
+  refuse_faults(table, faults);
   // Longer texts could make one row too long for a message.
   static constexpr std::size_t kLongest = 255;
   const auto length = [&columns](const char* name) {

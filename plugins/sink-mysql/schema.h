@@ -3,18 +3,11 @@
 #include <array>
 #include <cstddef>
 #include <string>
-#include <string_view>
 
 #include "connection.h"
+#include "session_table.h"
 
 namespace millrace {
-
-/// One column of the table; the README says what it holds.
-struct Column {
-  std::string_view name;
-  std::string_view type;  ///< as CREATE TABLE has it
-  bool nullable = false;
-};
 
 /// In the order in which rows are bound.
 inline constexpr std::array kColumns{

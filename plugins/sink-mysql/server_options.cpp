@@ -1,13 +1,10 @@
 #include "server_options.h"
 
-#include <cerrno>
 #include <chrono>
 #include <stdexcept>
-#include <system_error>
 #include <thread>
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include "millrace/error.h"
 
@@ -21,26 +18,14 @@ void check_server_options(const ServerOptions& options, Findings& findings) {
       if (!address.password.empty() && !options.password.empty()) {
         findings.add("password", "there is a password in 'server' already");
       }
-      if (!address.socket.empty() && options.tls != Tls::off) {
+      if (!address.socket.empty() && options.tls.tls != Tls::off) {
         findings.add("tls", "a unix socket needs no TLS");
       }
     } catch (const std::invalid_argument& error) {
       findings.add("server", error.what());
     }
   }
-  if (options.tls_cert.empty() != options.tls_key.empty()) {
-    findings.add(options.tls_cert.empty() ? "tls_cert" : "tls_key",
-                 "certificate and key go together; one is missing");
-  }
-  if (options.tls == Tls::off && (!options.tls_ca.empty() || !options.tls_cert.empty())) {
-    findings.add("tls", "is off, but there are other options for TLS");
-  }
-  if (options.tls == Tls::verify && options.tls_ca.empty()) {
-    findings.add("tls_ca", "is needed for tls = \"verify\"");
-  }
-  if (options.tls == Tls::required && !options.tls_ca.empty()) {
-    findings.add("tls_ca", "is not looked at with tls = \"required\"; expected \"verify\"");
-  }
+  check_tls_options(options.tls, findings);
 }
 
 ConnectionOptions connection_options(const ServerOptions& options) {
@@ -51,17 +36,11 @@ ConnectionOptions connection_options(const ServerOptions& options) {
     throw ConfigError("server", error.what());
   }
   if (!options.password.empty()) connection.address.password = options.password;
-  const auto readable = [](const char* option, const std::string& path) {
-    if (!path.empty() && ::access(path.c_str(), R_OK) != 0) {
-      const std::error_code error(errno, std::system_category());
-      throw ConfigError(option, fmt::format("cannot read '{}': {}", path, error.message()));
-    }
-    return path;
-  };
-  connection.tls = options.tls;
-  connection.tls_ca = readable("tls_ca", options.tls_ca);
-  connection.tls_cert = readable("tls_cert", options.tls_cert);
-  connection.tls_key = readable("tls_key", options.tls_key);
+  expect_readable(options.tls);
+  connection.tls = options.tls.tls;
+  connection.tls_ca = options.tls.tls_ca;
+  connection.tls_cert = options.tls.tls_cert;
+  connection.tls_key = options.tls.tls_key;
   return connection;
 }
 

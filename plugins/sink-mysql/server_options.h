@@ -15,16 +15,14 @@ namespace millrace {
 struct ServerOptions {
   const std::string& server;
   const std::string& password;
-  Tls tls;
-  const std::string& tls_ca;
-  const std::string& tls_cert;
-  const std::string& tls_key;
+  TlsOptions tls;
 };
 
 template <class Options>
 [[nodiscard]] ServerOptions server_options(const Options& options) {
-  return {options.server, options.password, options.tls,
-          options.tls_ca, options.tls_cert, options.tls_key};
+  return {options.server,
+          options.password,
+          {options.tls, options.tls_ca, options.tls_cert, options.tls_key}};
 }
 
 /// What can be said of them without the server.

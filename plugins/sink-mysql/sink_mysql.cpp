@@ -1,7 +1,6 @@
 #include "sink_mysql.h"
 
 #include <algorithm>
-#include <cctype>
 #include <chrono>
 #include <utility>
 #include <vector>
@@ -21,13 +20,8 @@ constexpr std::size_t kLeastPacket = 16384;
 
 void SinkMysql::check(const MysqlOptions& options, Findings& findings) {
   check_server_options(server_options(options), findings);
-  const bool plain = std::ranges::all_of(options.table, [](unsigned char c) {
-    return (c < 0x80 && std::isalnum(c) != 0) || c == '_' || c == '$' || c == '-';
-  });
   constexpr std::size_t kLongest = 55;  // with "_readable" no more than the server's 64
-  if (!plain || options.table.empty() || options.table.size() > kLongest) {
-    findings.add("table", "expected a name of at most 55 letters, digits, _, $ and -");
-  }
+  check_table_name(options.table, kLongest, findings);
 }
 
 void SinkMysql::open(Context& context) {

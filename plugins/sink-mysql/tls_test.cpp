@@ -1,5 +1,5 @@
 #include "mysql_fixture.h"
-#include "support/certificates.h"
+#include "support/tls_server_test.h"
 
 namespace millrace {
 namespace {
@@ -8,25 +8,10 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-class SinkMysqlTlsTest : public SinkMysqlTest {
+class SinkMysqlTlsTest : public testing::TlsServerTest<SinkMysqlTest> {
  protected:
-  static void SetUpTestSuite() {
-    certificates() = std::make_unique<testing::Certificates>();
-    if (!certificates()->made()) return;
-    services() = std::make_unique<testing::Services>(testing::Services::Names{server()},
-                                                     certificates()->database_options(server()));
-  }
-  static void TearDownTestSuite() {
-    services().reset();
-    certificates().reset();
-  }
-  static std::unique_ptr<testing::Certificates>& certificates() {
-    static std::unique_ptr<testing::Certificates> made;
-    return made;
-  }
   void SetUp() override {
-    if (!certificates()->made()) GTEST_SKIP() << "SKIPPED: openssl made no certificates";
-    SinkMysqlTest::SetUp();
+    TlsServerTest::SetUp();
     if (IsSkipped()) return;
     make_user("encrypted", "IDENTIFIED BY 'secret' REQUIRE SSL");
     make_user("known", "REQUIRE SUBJECT '/CN=probe'");

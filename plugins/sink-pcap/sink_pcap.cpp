@@ -11,6 +11,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "output_folder.h"
+
 namespace millrace {
 
 namespace {
@@ -89,15 +91,7 @@ void SinkPcap::open(Context& context) {
                                 "expected fewer than {} here, or a higher limit (ulimit -n)",
                                 limit.rlim_cur, kReserve, options_.max_open));
   }
-  std::error_code error;
-  std::filesystem::create_directories(options_.path, error);
-  if (!error && ::access(options_.path.c_str(), W_OK | X_OK) != 0) {
-    error = std::error_code(errno, std::system_category());
-  }
-  if (error) {
-    throw ConfigError("path", fmt::format("cannot make files in the folder '{}': {}", options_.path,
-                                          error.message()));
-  }
+  open_output_folder(options_.path);
   if (!options_.labels.empty()) {
     table_ = LabelTable(context.find_file(options_.labels), {options_.label_column, false},
                         options_.max_sessions);

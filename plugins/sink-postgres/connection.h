@@ -12,13 +12,12 @@
 #include "millrace/time.h"
 
 #include "server_address.h"
+#include "tls_options.h"
 
 struct pg_conn;
 struct pg_result;
 
 namespace millrace {
-
-enum class Tls : std::uint8_t { off, required, verify };
 
 struct ConnectionOptions {
   ServerAddress address;

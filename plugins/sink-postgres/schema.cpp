@@ -94,7 +94,7 @@ bool fits(const Column& column, std::string_view type) {
   return column.name != "reason" || length >= kReasonLength;
 }
 
-/// What is wrong with a column, or nothing.
+/// What is wrong with a column but that it does not take NULL, or nothing.
 std::string fault(const Column& column, const Found& found) {
   if (!fits(column, found.type)) {
     return fmt::format("column '{}' is {}, expected {}", column.name, found.type, column.type);
@@ -102,30 +102,7 @@ std::string fault(const Column& column, const Found& found) {
   if (found.given) {
     return fmt::format("column '{}' is GENERATED ALWAYS, expected to take values", column.name);
   }
-  if (column.nullable && !found.nullable) {
-    return fmt::format("column '{}' is NOT NULL, expected to take NULL", column.name);
-  }
   return {};
-}
-
-std::vector<std::string> faults_of_columns(const std::map<std::string, Found>& columns) {
-  std::vector<std::string> faults;
-  for (const Column& column : kColumns) {
-    const auto found = columns.find(std::string(column.name));
-    std::string what = found == columns.end()
-                           ? fmt::format("column '{}' ({}) is missing", column.name, column.type)
-                           : fault(column, found->second);
-    if (!what.empty()) faults.push_back(std::move(what));
-  }
-  for (const auto& [name, found] : columns) {
-    const bool known =
-        std::ranges::find(kColumns, std::string_view(name), &Column::name) != kColumns.end();
-    if (!known && found.needs_value) {
-      faults.push_back(fmt::format(
-          "column '{}' is none of this stage's, and needs a default or to take NULL", name));
-    }
-  }
-  return faults;
 }
 
 bool has_unique_key(Connection& connection, const std::string& oid) {
@@ -175,7 +152,7 @@ void check_schema(Connection& connection, const std::string& table) {
   const std::string oid = text(*found, 0);
   const std::string kind = text(*found, 1);
   const auto columns = columns_of(connection, oid);
-  std::vector<std::string> faults = faults_of_columns(columns);
+  std::vector<std::string> faults = faults_of_columns<Found>(kColumns, columns, fault);
   if (kind != "r" && kind != "p") {
     faults.insert(faults.begin(), "it is no table but " + kind_name(kind));
   } else {
@@ -188,10 +165,7 @@ void check_schema(Connection& connection, const std::string& table) {
       faults.emplace_back("a unique key of the column 'session' alone is missing");
     }
   }
-  if (!faults.empty()) {
-    throw ConfigError(
-        "table", fmt::format("the table '{}' does not fit: {}", table, fmt::join(faults, "; ")));
-  }
+  refuse_faults(table, faults);
 }
 
 }  // namespace millrace

@@ -2,20 +2,13 @@
 
 #include <array>
 #include <string>
-#include <string_view>
 
 #include "connection.h"
+#include "session_table.h"
 
 namespace millrace {
 
-/// One column of the table; the README says what it holds.
-struct Column {
-  std::string_view name;
-  std::string_view type;  ///< as CREATE TABLE has it, and as the server calls it
-  bool nullable = false;
-};
-
-/// In the order in which rows are written.
+/// In the order in which rows are written; types are as the server calls them.
 inline constexpr std::array kColumns{
     Column{"session", "uuid"},
     Column{"agent", "character varying(255)"},

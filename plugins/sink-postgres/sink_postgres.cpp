@@ -1,19 +1,15 @@
 #include "sink_postgres.h"
 
 #include <algorithm>
-#include <cctype>
-#include <cerrno>
 #include <chrono>
 #include <limits>
 #include <optional>
 #include <stdexcept>
-#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include "schema.h"
 
@@ -33,6 +29,10 @@ std::string misfit(const Verdict& verdict) {
   return {};
 }
 
+TlsOptions tls_options(const PostgresOptions& options) {
+  return {options.tls, options.tls_ca, options.tls_cert, options.tls_key};
+}
+
 }  // namespace
 
 void SinkPostgres::check(const PostgresOptions& options, Findings& findings) {
@@ -50,26 +50,9 @@ void SinkPostgres::check(const PostgresOptions& options, Findings& findings) {
       findings.add("server", error.what());
     }
   }
-  const bool plain = std::ranges::all_of(options.table, [](unsigned char c) {
-    return (c < 0x80 && std::isalnum(c) != 0) || c == '_' || c == '$' || c == '-';
-  });
   constexpr std::size_t kLongest = 54;  // with "_readable" no more than the server's 63
-  if (!plain || options.table.empty() || options.table.size() > kLongest) {
-    findings.add("table", "expected a name of at most 54 letters, digits, _, $ and -");
-  }
-  if (options.tls_cert.empty() != options.tls_key.empty()) {
-    findings.add(options.tls_cert.empty() ? "tls_cert" : "tls_key",
-                 "certificate and key go together; one is missing");
-  }
-  if (options.tls == Tls::off && (!options.tls_ca.empty() || !options.tls_cert.empty())) {
-    findings.add("tls", "is off, but there are other options for TLS");
-  }
-  if (options.tls == Tls::verify && options.tls_ca.empty()) {
-    findings.add("tls_ca", "is needed for tls = \"verify\"");
-  }
-  if (options.tls == Tls::required && !options.tls_ca.empty()) {
-    findings.add("tls_ca", "is not looked at with tls = \"required\"; expected \"verify\"");
-  }
+  check_table_name(options.table, kLongest, findings);
+  check_tls_options(tls_options(options), findings);
 }
 
 void SinkPostgres::open(Context& context) {
@@ -98,18 +81,12 @@ void SinkPostgres::read_address() {
     throw ConfigError("server", error.what());
   }
   if (!options_.password.empty()) server_.address["password"] = options_.password;
-  const auto readable = [](const char* option, const std::string& path) {
-    if (!path.empty() && ::access(path.c_str(), R_OK) != 0) {
-      const std::error_code error(errno, std::system_category());
-      throw ConfigError(option, fmt::format("cannot read '{}': {}", path, error.message()));
-    }
-    return path;
-  };
+  expect_readable(tls_options(options_));
   server_.application = fmt::format("millrace {}", context_->stage());
   server_.tls = options_.tls;
-  server_.tls_ca = readable("tls_ca", options_.tls_ca);
-  server_.tls_cert = readable("tls_cert", options_.tls_cert);
-  server_.tls_key = readable("tls_key", options_.tls_key);
+  server_.tls_ca = options_.tls_ca;
+  server_.tls_cert = options_.tls_cert;
+  server_.tls_key = options_.tls_key;
   server_.connect_timeout = options_.connect_timeout;
   server_.read_timeout = options_.read_timeout;
   server_.write_timeout = options_.write_timeout;

@@ -26,9 +26,10 @@ using RunningSource = RunningChanges<SourceBinlog, BinlogOptions>;
 class BinlogTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
-    services() = std::make_unique<testing::Services>(testing::Services::Names{"mariadb"});
+    services() = std::make_unique<testing::Services>(testing::Services::Names{server()});
   }
   static void TearDownTestSuite() { services().reset(); }
+  static std::string server() { return "mariadb"; }
   static std::unique_ptr<testing::Services>& services() {
     static std::unique_ptr<testing::Services> running;
     return running;
@@ -56,7 +57,7 @@ class BinlogTest : public ::testing::Test {
 
   [[nodiscard]] std::string url(const std::string& user) const { return url(user, database_); }
   [[nodiscard]] static std::string url(const std::string& user, const std::string& database) {
-    return "mysql://" + user + "@127.0.0.1:" + std::to_string(services()->port("mariadb")) + "/" +
+    return "mysql://" + user + "@127.0.0.1:" + std::to_string(services()->port(server())) + "/" +
            database;
   }
   [[nodiscard]] std::string table(const std::string& name) const { return database_ + "." + name; }

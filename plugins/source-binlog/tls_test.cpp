@@ -1,5 +1,5 @@
 #include "binlog_fixture.h"
-#include "support/certificates.h"
+#include "support/tls_server_test.h"
 
 namespace millrace {
 namespace {
@@ -8,29 +8,14 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-class SourceBinlogTlsTest : public BinlogTest {
+class SourceBinlogTlsTest : public testing::TlsServerTest<BinlogTest> {
  protected:
-  static void SetUpTestSuite() {
-    certificates() = std::make_unique<testing::Certificates>();
-    if (!certificates()->made()) return;
-    services() = std::make_unique<testing::Services>(testing::Services::Names{"mariadb"},
-                                                     certificates()->database_options("mariadb"));
-  }
-  static void TearDownTestSuite() {
-    services().reset();
-    certificates().reset();
-  }
-  static std::unique_ptr<testing::Certificates>& certificates() {
-    static std::unique_ptr<testing::Certificates> made;
-    return made;
-  }
   void SetUp() override {
-    if (!certificates()->made()) GTEST_SKIP() << "SKIPPED: openssl made no certificates";
-    BinlogTest::SetUp();
+    TlsServerTest::SetUp();
     if (IsSkipped()) return;
     execute({"CREATE OR REPLACE USER encrypted@'%' REQUIRE SSL",
              "GRANT REPLICATION SLAVE, SELECT ON *.* TO encrypted@'%'"});
-    options_.server = "mysql://encrypted@localhost:" + std::to_string(services()->port("mariadb")) +
+    options_.server = "mysql://encrypted@localhost:" + std::to_string(services()->port(server())) +
                       "/" + database_;
     make_table();
   }
