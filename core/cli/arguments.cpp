@@ -72,12 +72,15 @@ PipelineSpec read_file_of(const po::variables_map& map, const std::string& file,
 
 std::map<std::string, std::string> given_variables(const po::variables_map& map) {
   std::map<std::string, std::string> given;
+  std::size_t number = 1;
   if (map.count("var") != 0) {
     for (const auto& pair : map["var"].as<std::vector<std::string>>()) {
       const std::size_t equals = pair.find('=');
       if (equals == std::string::npos || equals == 0) {
-        throw UsageError(fmt::format("--var {}: expected NAME=VALUE", pair));
+        // Not the text itself: it may be a secret without its name.
+        throw UsageError(fmt::format("--var number {}: expected NAME=VALUE", number));
       }
+      ++number;
       given[pair.substr(0, equals)] = pair.substr(equals + 1);
     }
   }
