@@ -41,7 +41,9 @@ po::variables_map parse(const std::vector<std::string>& arguments,
   } catch (const po::unknown_option& error) {
     std::vector<std::string> names;
     for (const auto& known : options.options()) names.push_back("--" + known->long_name());
-    const std::string given = error.get_option_name();
+    // Without what stands behind '=': it may be a secret.
+    const std::string name = error.get_option_name();
+    const std::string given = name.substr(0, name.find('='));
     const std::string meant = nearest(given, names);
     throw UsageError(fmt::format("there is no option {}{}", given,
                                  meant.empty() ? "" : fmt::format("; did you mean {}?", meant)));
