@@ -41,7 +41,9 @@ po::variables_map parse(const std::vector<std::string>& arguments,
   } catch (const po::unknown_option& error) {
     std::vector<std::string> names;
     for (const auto& known : options.options()) names.push_back("--" + known->long_name());
-    const std::string given = error.get_option_name();
+    // Without what stands behind '=': it may be a secret.
+    const std::string name = error.get_option_name();
+    const std::string given = name.substr(0, name.find('='));
     const std::string meant = nearest(given, names);
     throw UsageError(fmt::format("there is no option {}{}", given,
                                  meant.empty() ? "" : fmt::format("; did you mean {}?", meant)));
@@ -72,12 +74,15 @@ PipelineSpec read_file_of(const po::variables_map& map, const std::string& file,
 
 std::map<std::string, std::string> given_variables(const po::variables_map& map) {
   std::map<std::string, std::string> given;
+  std::size_t number = 1;
   if (map.count("var") != 0) {
     for (const auto& pair : map["var"].as<std::vector<std::string>>()) {
       const std::size_t equals = pair.find('=');
       if (equals == std::string::npos || equals == 0) {
-        throw UsageError(fmt::format("--var {}: expected NAME=VALUE", pair));
+        // Not the text itself: it may be a secret without its name.
+        throw UsageError(fmt::format("--var number {}: expected NAME=VALUE", number));
       }
+      ++number;
       given[pair.substr(0, equals)] = pair.substr(equals + 1);
     }
   }

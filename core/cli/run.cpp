@@ -170,9 +170,8 @@ int run_command(const std::vector<std::string>& arguments) {
     return UsageError(std::move(what));
   };
   const PipelineSpec spec = read_file_of(map, file, variables_from(map), report);
-  if (spec.config && !run_options.control) {
-    if (report.empty()) return supervise(arguments, map, spec, run_options, logger, report);
-    return tell_all();
+  if (spec.config && !run_options.control && report.empty()) {
+    return supervise(arguments, map, spec, run_options, logger, report);
   }
   Registry registry = registry_from(map);
   Plan plan = make_plan(spec, registry, report);

@@ -72,6 +72,7 @@ class Reader {
 
   PipelineSpec read(TomlDocument document) {
     pipeline_.syntax_errors = document.syntax_errors;
+    pipeline_.left_out = std::move(document.left_out);
     for (ConfigEntry& entry : document.root) {
       if (entry.key == "pipeline") {
         read_head(entry);
@@ -141,7 +142,7 @@ class Reader {
   /// `use` can be changed alone: those of the plugin in use become the stage's options, except
   /// where the stage says them itself; the others are left out. A plugin's name is told from an
   /// option's by its hyphen.
-  static void take_options_of_plugin(StageSpec& stage) {
+  void take_options_of_plugin(StageSpec& stage) {
     const std::string plugin = stage.use.substr(0, stage.use.find('.'));
     ConfigValue::Table own;
     ConfigValue::Table of_plugin;
@@ -154,6 +155,7 @@ class Reader {
         std::ranges::move(*section, std::back_inserter(of_plugin));
       } else {
         stage.unused.push_back({entry.key, entry.key_at});
+        hide(entry.value, report_);  // which of its options are secret, nobody asks its plugin
       }
     }
     for (ConfigEntry& entry : of_plugin) {
@@ -291,63 +293,6 @@ class Reader {
   PipelineSpec pipeline_;
   bool stages_failed_ = false;
 };
-
-/// Puts `stage.key=value` (or `stage.queue.key=value`, or `config.key=value` for the [config]
-/// section) into the document, replacing what stands there.
-void apply(const Setting& setting, const Variables& variables, TomlDocument& document,
-           Report& report) {
-  const std::string source_name = "--set " + setting.text;
-  const std::size_t equals = setting.text.find('=');
-  std::vector<std::string> path;
-  std::stringstream names(setting.text.substr(0, equals));
-  for (std::string part; std::getline(names, part, '.');) path.push_back(part);
-  const bool has_value = equals != std::string::npos || setting.value;
-  const bool whole =
-      has_value && path.size() >= 2 && std::ranges::none_of(path, &std::string::empty);
-  if (!whole) {
-    report.add({report.add_source(source_name, {}), 0, 0, 1}, "this is no setting",
-               "stage.key=value");
-    return;
-  }
-  ConfigValue value = setting.value ? *setting.value
-                                    : read_toml_value(source_name, setting.text.substr(equals + 1),
-                                                      variables, report);
-  ConfigEntry* stages = nullptr;
-  for (ConfigEntry& entry : document.root) {
-    if (entry.key == "stage") stages = &entry;
-  }
-  ConfigValue::Table* table = stages != nullptr ? stages->value.table() : nullptr;
-  if (path.front() == "config" && find(document.root, "config") != nullptr) {
-    table = &document.root;
-  }
-  const Position at = value.at;
-  for (std::size_t depth = 0; table != nullptr && depth + 1 < path.size(); ++depth) {
-    auto found = std::ranges::find(*table, path[depth], &ConfigEntry::key);
-    if (found == table->end() && depth > 0) {
-      table->push_back({path[depth], at, {at, ConfigValue::Table{}}});
-      found = std::prev(table->end());
-    }
-    if (found == table->end()) {
-      std::vector<std::string> known;
-      for (const ConfigEntry& entry : *table) known.push_back(entry.key);
-      report.add(at, fmt::format("there is no stage '{}'", path[depth]), {},
-                 nearest(path[depth], known));
-      return;
-    }
-    table = found->value.table();
-  }
-  if (table == nullptr) {
-    report.add(at, "there is nothing of that name to set", "stage.key=value");
-    return;
-  }
-  const auto found = std::ranges::find(*table, path.back(), &ConfigEntry::key);
-  if (found == table->end()) {
-    table->push_back({path.back(), at, std::move(value)});
-  } else {
-    found->key_at = at;
-    found->value = std::move(value);
-  }
-}
 
 }  // namespace
 

@@ -10,6 +10,7 @@
 #include "millrace/time.h"
 
 #include "config/report.h"
+#include "config/setting.h"
 #include "config/toml.h"
 #include "config/value.h"
 #include "config/variables.h"
@@ -74,12 +75,7 @@ struct PipelineSpec {
   /// [config]: `use` names a config provider; its options.
   std::optional<StageSpec> config;
   bool syntax_errors = false;
-};
-
-/// `stage.key=value` from the command line; or `stage.key` with a value that has been read.
-struct Setting {
-  std::string text;
-  std::optional<ConfigValue> value{};
+  std::vector<Position> left_out;  ///< lines that could not be read
 };
 
 /// Reads a pipeline file (docs/pipeline-files.md). Whatever is wrong goes to `report`.

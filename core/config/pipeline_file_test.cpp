@@ -181,7 +181,7 @@ TEST(PipelineFileTest, SettingsReplaceAndAdd) {
   EXPECT_EQ(*find(r.spec.stages[0].options, "m")->value.text(), "plain text");
   EXPECT_EQ(r.spec.stages[0].host.queue->batches, 7U);
   EXPECT_THAT(read(text, {}, {{"aa.n=2"}}).report.text(),
-              HasSubstr("--set aa.n=2: error: there is no stage 'aa'"));
+              HasSubstr("--set aa.n: error: there is no stage 'aa'"));
   EXPECT_THAT(read(text, {}, {{"nonsense"}}).report.text(), HasSubstr("expected stage.key=value"));
 }
 

@@ -1,6 +1,7 @@
 #include "config/report.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -21,6 +22,32 @@ std::string printable(std::string_view text) {
   return out;
 }
 
+bool is_name(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+         c == '.';
+}
+
+/// How much of `text` is a reference that tells nothing but where a value comes from: "${NAME}",
+/// "${NAME:?message}", "${file:PATH}", of "${NAME:-default}" what is before the default. 0: `text`
+/// does not begin with one.
+std::size_t reference_length(std::string_view text) {
+  if (!text.starts_with("${")) return 0;
+  const std::size_t close = text.find('}');
+  std::size_t name_end = 2;
+  while (name_end < text.size() && is_name(text[name_end])) ++name_end;
+  if (close == std::string_view::npos || name_end == 2 || name_end == text.size()) return 0;
+  const std::string_view rest = text.substr(name_end);
+  if (rest.starts_with(":-")) return name_end + 2;
+  const bool plain =
+      rest.starts_with("}") || rest.starts_with(":?") || text.substr(2, name_end - 2) == "file";
+  return plain ? close + 1 : 0;
+}
+
+std::size_t code_point_length(char first) {
+  const auto byte = static_cast<unsigned char>(first);
+  return byte < 0xc0 ? 1 : byte < 0xe0 ? 2 : byte < 0xf0 ? 3 : 4;
+}
+
 }  // namespace
 
 std::uint32_t Report::add_source(std::string name, std::string text) {
@@ -34,6 +61,55 @@ void Report::add(Position at, std::string message, std::string expected, std::st
 
 void Report::warn(Position at, std::string message, std::string expected, std::string meant) {
   warnings_.push_back({at, std::move(message), std::move(expected), std::move(meant)});
+}
+
+void Report::hide(Position begin, Position end) { hidden_.push_back({begin, end}); }
+
+void Report::hide_rest_of_line(Position begin) {
+  hide(begin, {begin.source, begin.line + 1, 1, 1});
+}
+
+Report::Shown Report::shown(Position at) const {
+  const std::string_view text = line(at);
+  const auto touches = [&](const Hidden& hidden) {
+    return hidden.begin.source == at.source && hidden.begin.line <= at.line &&
+           at.line <= hidden.end.line;
+  };
+  if (std::ranges::none_of(hidden_, touches)) return {printable(text), at.column, at.length};
+  const auto is_hidden = [&](std::uint32_t column) {
+    const std::pair place(at.line, column);
+    return std::ranges::any_of(hidden_, [&](const Hidden& hidden) {
+      return touches(hidden) && std::pair(hidden.begin.line, hidden.begin.column) <= place &&
+             place < std::pair(hidden.end.line, hidden.end.column);
+    });
+  };
+  constexpr std::string_view kInstead = "***";
+  std::string out;
+  std::vector<std::uint32_t> moved;  // the new columns of the old ones
+  bool hiding = false;
+  std::size_t open = 0;  // bytes of a reference that are still to come
+  std::uint32_t column = 1;
+  for (std::size_t i = 0; i < text.size(); ++column) {
+    const std::size_t bytes = std::min(code_point_length(text[i]), text.size() - i);
+    if (open == 0 && (i == 0 || text[i - 1] != '$')) open = reference_length(text.substr(i));
+    const bool quote = text[i] == '"' || text[i] == '\'';
+    const bool outermost = !is_hidden(column - 1) || !is_hidden(column + 1);
+    const bool hide_it = is_hidden(column) && open == 0 && !(quote && outermost);
+    if (hide_it && !hiding) out += kInstead;
+    moved.push_back(
+        static_cast<std::uint32_t>(hide_it ? out.size() - kInstead.size() + 1 : out.size() + 1));
+    if (!hide_it) out += text.substr(i, bytes);
+    hiding = hide_it;
+    open -= std::min(open, bytes);
+    i += bytes;
+  }
+  moved.push_back(static_cast<std::uint32_t>(out.size() + 1));
+  const auto new_column = [&](std::uint32_t old) {
+    return old == 0 ? 0 : moved[std::min<std::size_t>(old, moved.size()) - 1];
+  };
+  const std::uint32_t begin = new_column(at.column);
+  const std::uint32_t end = new_column(at.column + at.length);
+  return {printable(out), begin, std::max(end, begin + 1) - begin};
 }
 
 std::string_view Report::line(Position at) const {
@@ -68,15 +144,15 @@ std::string Report::text() const {
   for (const auto& [entry, kind] : ordered) {
     const Position at = entry->at;
     out += fmt::format("{}: {}: {}\n", place(at), kind, printable(entry->message));
-    if (const std::string source_line = printable(line(at)); !source_line.empty()) {
+    if (const auto [source_line, column, length] = shown(at); !source_line.empty()) {
       out += fmt::format("{:5} | {}\n      | ", at.line, source_line);
       // Tabs are kept so that the caret stands below its column whatever their width is.
-      for (std::uint32_t i = 0; i + 1 < at.column; ++i) {
+      for (std::uint32_t i = 0; i + 1 < column; ++i) {
         out += i < source_line.size() && source_line[i] == '\t' ? '\t' : ' ';
       }
       out += '^';
-      const auto room = source_line.size() >= at.column ? source_line.size() - at.column : 0;
-      out.append(std::min<std::size_t>(at.length > 0 ? at.length - 1 : 0, room), '~');
+      const auto room = source_line.size() >= column ? source_line.size() - column : 0;
+      out.append(std::min<std::size_t>(length > 0 ? length - 1 : 0, room), '~');
       out += '\n';
     }
     if (!entry->expected.empty()) out += fmt::format("      = expected {}\n", entry->expected);

@@ -36,6 +36,12 @@ class Report {
   /// What is no error, and keeps nothing from running, but may not be what was meant.
   void warn(Position at, std::string message, std::string expected = {}, std::string meant = {});
 
+  /// What stands from `begin` to before `end` is a secret: lines are shown without it. References
+  /// in it, ${NAME}, stay: they are no secrets.
+  void hide(Position begin, Position end);
+  /// The rest of that line from that column on.
+  void hide_rest_of_line(Position begin);
+
   /// Takes out what turned out not to matter.
   template <class Predicate>
   void remove_if(Predicate predicate) {
@@ -63,9 +69,22 @@ class Report {
     std::string name;
     std::string text;
   };
+  struct Hidden {
+    Position begin;
+    Position end;
+  };
+  /// A line as it may be shown, and where the place in it is then.
+  struct Shown {
+    std::string line;
+    std::uint32_t column;
+    std::uint32_t length;
+  };
+  [[nodiscard]] Shown shown(Position at) const;
+
   std::vector<Source> sources_;
   std::vector<Entry> entries_;
   std::vector<Entry> warnings_;
+  std::vector<Hidden> hidden_;
 };
 
 }  // namespace millrace::host

@@ -23,10 +23,16 @@ Position position(std::uint32_t source, const toml::source_region& region) {
           static_cast<std::uint32_t>(region.begin.column), length};
 }
 
+Position behind(std::uint32_t source, const toml::source_region& region) {
+  return {source, static_cast<std::uint32_t>(region.end.line),
+          static_cast<std::uint32_t>(region.end.column), 1};
+}
+
 class Converter {
  public:
-  Converter(std::uint32_t source, const Variables& variables, Report& report)
-      : source_(source), variables_(variables), report_(report) {}
+  /// Without `placed`, every value has the source as a whole for its place.
+  Converter(std::uint32_t source, const Variables& variables, Report& report, bool placed = true)
+      : source_(source), variables_(variables), report_(report), placed_(placed) {}
 
   /// [config] is read without the values that it leads to.
   ConfigValue::Table root(const toml::table& from) {
@@ -35,7 +41,7 @@ class Converter {
     ConfigValue::Table entries;
     for (const auto& [key, node] : from) {
       if (key.str().starts_with(kBrokenHeader)) continue;
-      entries.push_back({std::string(key.str()), position(source_, key.source()),
+      entries.push_back({std::string(key.str()), place(key.source()),
                          key.str() == "config" ? config.value(node) : value(node)});
     }
     std::ranges::stable_sort(entries, {}, &ConfigEntry::key_at);
@@ -46,7 +52,7 @@ class Converter {
     ConfigValue::Table entries;
     for (const auto& [key, node] : from) {
       if (key.str().starts_with(kBrokenHeader)) continue;
-      entries.push_back({std::string(key.str()), position(source_, key.source()), value(node)});
+      entries.push_back({std::string(key.str()), place(key.source()), value(node)});
     }
     std::ranges::stable_sort(entries, {}, &ConfigEntry::key_at);
     return entries;
@@ -54,7 +60,8 @@ class Converter {
 
   ConfigValue value(const toml::node& node) {
     ConfigValue out;
-    out.at = position(source_, node.source());
+    out.at = place(node.source());
+    out.end = placed_ ? behind(source_, node.source()) : out.at;
     if (const auto* text = node.as_string()) {
       Variables::Result result = variables_.substitute(text->get(), out.at, report_);
       out.value = std::move(result.text);
@@ -85,9 +92,14 @@ class Converter {
   static constexpr std::string_view kBrokenHeader = "\x01line ";
 
  private:
+  [[nodiscard]] Position place(const toml::source_region& region) const {
+    return placed_ ? position(source_, region) : Position{source_, 0, 0, 1};
+  }
+
   std::uint32_t source_;
   const Variables& variables_;
   Report& report_;
+  bool placed_;
 };
 
 /// Takes line `number` out of `text`; false if there is nothing to take.
@@ -132,12 +144,14 @@ TomlDocument read_toml(const std::string& name, std::string text, const Variable
       // An error that shows at the end of a line is found at the beginning of the next one.
       if (!blank_line(text, at.line)) {
         if (at.line < 2 || !blank_line(text, at.line - 1)) {
+          document.left_out.push_back(at);
           report.add(at, std::move(message));
           return document;
         }
         --at.line;
         at.column = static_cast<std::uint32_t>(report.line(at).size() + 1);
       }
+      document.left_out.push_back(at);
       report.add(at, std::move(message));
     }
   }
@@ -146,20 +160,16 @@ TomlDocument read_toml(const std::string& name, std::string text, const Variable
 
 ConfigValue read_toml_value(const std::string& name, const std::string& text,
                             const Variables& variables, Report& report) {
-  const std::uint32_t source = report.add_source(name, text);
+  // Of a command line nothing is shown but the name: the value may be a secret.
+  const std::uint32_t source = report.add_source(name, {});
   ConfigValue out;
   try {
     const toml::table root = toml::parse("v = " + text, name);
-    out = Converter(source, variables, report).value(*root.get("v"));
-    if (root.size() == 1) {
-      out.at = {source, 0, 0, 1};
-      return out;
-    }
+    if (root.size() == 1) return Converter(source, variables, report, false).value(*root.get("v"));
   } catch (const toml::parse_error&) {
     // Not a TOML value: a plain text, as a shell user writes it.
   }
   Variables::Result result = variables.substitute(text, {source, 0, 0, 1}, report);
-  out = {};
   out.at = {source, 0, 0, 1};
   out.value = std::move(result.text);
   out.substituted = true;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "config/report.h"
 #include "config/value.h"
@@ -14,6 +15,7 @@ namespace millrace::host {
 struct TomlDocument {
   ConfigValue::Table root;
   bool syntax_errors = false;
+  std::vector<Position> left_out{};  ///< the lines
 };
 [[nodiscard]] TomlDocument read_toml(const std::string& name, std::string text,
                                      const Variables& variables, Report& report);

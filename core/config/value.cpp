@@ -103,6 +103,16 @@ OptionValue to_option_value(const ConfigValue& value, std::string_view spec_type
       value.value);
 }
 
+void hide(const ConfigValue& value, Report& report) {
+  if (const auto* list = value.list()) {
+    for (const ConfigValue& element : *list) hide(element, report);
+  } else if (const auto* table = value.table()) {
+    for (const ConfigEntry& entry : *table) hide(entry.value, report);
+  } else {
+    report.hide(value.at, value.end);
+  }
+}
+
 std::string to_text(const ConfigValue& value) {
   return std::visit(
       [](const auto& held) -> std::string {

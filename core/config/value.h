@@ -27,6 +27,7 @@ struct ConfigValue {
   /// A reference in it could not be resolved (and was reported, or `check --no-env` leaves it
   /// open): nothing more can be said of the value.
   bool unresolved = false;
+  Position end{};  ///< behind it
 
   [[nodiscard]] const std::string* text() const { return std::get_if<std::string>(&value); }
   [[nodiscard]] const List* list() const { return std::get_if<List>(&value); }
@@ -52,6 +53,9 @@ struct ConfigEntry {
 /// What an option's reader gets. `spec_type` is the OptionSpec's: a substituted text is read as a
 /// number or truth value if that is what the option takes.
 [[nodiscard]] OptionValue to_option_value(const ConfigValue& value, std::string_view spec_type);
+
+/// Lets the report show no line with the value, or with what is in it.
+void hide(const ConfigValue& value, Report& report);
 
 /// A value as the file would write it, for messages.
 [[nodiscard]] std::string to_text(const ConfigValue& value);

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "graph/secret_lines.h"
 #include "plugin/thrown.h"
 
 namespace millrace::host {
@@ -76,6 +77,7 @@ class Planner {
     check_dangling();
     Plan plan;
     plan.provider = provider();
+    hide_lines_left_out(spec_, stages_, plan.provider, report_);
     plan.name = spec_.name;
     plan.about = spec_.about;
     if (const auto order = sorted()) plan.stages = reordered(*order);
@@ -102,7 +104,9 @@ class Planner {
     stage.entries = from.options;
     stage.descriptor = descriptor(from);
     warn_of_unknown(from.unused);
-    if (stage.descriptor != nullptr) {
+    if (stage.descriptor == nullptr) {  // then nobody knows which of them are secret
+      for (const ConfigEntry& entry : stage.entries) hide(entry.value, report_);
+    } else {
       stage.kind = stage.descriptor->kind;
       check_options(from, stage);
     }

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 
 #include <fmt/format.h>
 
 #include "millrace/verdict.h"
 
+#include "graph/secret_lines.h"
 #include "testfile/part.h"
 #include "testfile/selection.h"
 
@@ -44,7 +46,10 @@ class Builder {
   TestPlan build() {
     TestPlan made;
     made.stand_ins = std::make_unique<PluginBody>();
-    if (spec_.syntax_errors || spec_.stages.empty()) return made;
+    if (spec_.syntax_errors || spec_.stages.empty()) {
+      hide_lines_left_out(spec_, {}, std::nullopt, report_);
+      return made;
+    }
     auto kept = stages_under_test(test_, spec_, report_);
     if (!kept) return made;
     kept_ = std::move(*kept);

@@ -72,6 +72,44 @@ def test_a_section_of_a_plugin_that_is_not_installed_is_told(tmp_path):
     assert len(warnings) == 1 and "did you mean 'sink-file'?" in warnings[0]["message"]
 
 
+@pytest.mark.parametrize("arguments", [
+    ("--set", "store.server=hunter2"), ("--set", 'store.server=["hunter2"]'), ("--set", "store.serevr=hunter2"),
+    ("--set", "stroe.server=hunter2"), ("--set", "hunter2"), ("--set", "store.server=mysql://u:hunter2@h:x/d"),
+    ("--var", "hunter2"), ("--var", "=hunter2"), ("--var", "SERVER=mysql://u:hunter2@h:x/d"),
+    ("--sets=store.server=hunter2",), ("--set", "store.server=hunter2", "--stages", "a..b")])
+@pytest.mark.parametrize("command", [("check",), ("run",), ("run", "--log-format", "json"), ("graph",)])
+def test_a_secret_of_the_command_line_is_not_printed(tmp_path, command, arguments):
+    path = pipeline(tmp_path, CAPTURE, SESSIONS,
+                    '[stage.store]\nuse = "sink-mysql"\nfrom = "sessions"\nserver = "${SERVER:-hunter2}"\n')
+    if command == ("graph",) and "--stages" in arguments:
+        return
+    result = run(*command, path, "--var", f"CAPTURE={SAMPLE}", *arguments)
+    assert result.returncode == 2, result.stderr
+    assert "hunter2" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("line", [
+    'server = "hunter2"', "server = ['hunter2', 1]", 'server = "hunter2', "serevr = 'hunter2'", "serevr = hunter2",
+    'server = """\nhunter2"""', 'server = "mysql://u:hunter2@${NOT_SET_ANYWHERE}/d"', "server = { a = 'hunter2', b = 3x }",
+    "[stage.store.sink-postgres]\nserver = 'postgresql://u:hunter2@${NOT_SET_ANYWHERE}/d'"])
+def test_a_secret_in_the_file_is_not_printed(tmp_path, line):
+    path = pipeline(tmp_path, CAPTURE, SESSIONS, f'[stage.store]\nuse = "sink-mysql"\nfrom = "sessions"\n{line}\n')
+    for command in ("check", "run"):
+        result = run(command, path, "--var", f"CAPTURE={SAMPLE}")
+        assert result.returncode == 2, result.stderr
+        assert "error" in result.stderr
+        assert "hunter2" not in result.stdout + result.stderr
+
+
+def test_a_supervisor_that_does_not_start_prints_no_secret_either(tmp_path):
+    path = pipeline(tmp_path, '[config]\nuse = "config-file"\npath = "none.toml"\n', CAPTURE, SESSIONS,
+                    '[stage.store]\nuse = "sink-mysql"\nfrom = "sessions"\nserver = "hunter2\n')
+    result = run("run", path, "--var", f"CAPTURE={SAMPLE}")
+    assert result.returncode == 2, result.stderr
+    assert "server =***" in result.stderr
+    assert "hunter2" not in result.stdout + result.stderr
+
+
 def test_shipped_pipelines_are_right():
     files = sorted((SOURCE / "pipelines").glob("*.toml"))
     assert files

@@ -28,20 +28,8 @@ def test_every_kind_builds_passes_its_test_and_is_listed(tmp_path, kind):
     for command in commands[:3]:
         output = sh(command, folder)
     assert "100% tests passed, 0 tests failed out of 2" in output
+    assert f"my-{kind}2-pipelines" in output
     assert f'use = "my-{kind}2": {kind}' in sh(commands[3], folder)
-
-
-@pytest.mark.parametrize("kind", ["source", "transform", "sink", "queue"])
-def test_every_kind_has_a_test_file_that_fails_when_the_plugin_is_wrong(tmp_path, kind):
-    """Without the plugin nothing in it can pass."""
-    result = run("new-plugin", f"my-{kind}", "--kind", kind, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    file = tmp_path / f"my-{kind}" / f"my_{kind}_test.toml"
-    result = run("test", file)
-    assert result.returncode == 2, result.stderr
-    assert f"there is no plugin 'my-{kind}'" in result.stderr
-    listed = run("test", "--list", file)
-    assert len(listed.stdout.splitlines()) >= 1, listed.stderr
 
 
 def test_a_new_transform_runs_in_a_pipeline_from_an_installation(tmp_path):
