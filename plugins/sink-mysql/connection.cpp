@@ -124,7 +124,7 @@ void Connection::open(const ConnectionOptions& options) {
     // A label of another writer must be seen, though it came after this transaction began.
     execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED");
     max_packet_ = std::stoul(query("SELECT @@max_allowed_packet").at(0).at(0).value_or("0"));
-    execute("SET autocommit = 0");
+    connection_->setAutoCommit(false);
   } catch (const sql::SQLException& error) {
     close();
     fail(error);
@@ -164,8 +164,7 @@ std::vector<Connection::Row> Connection::query(const std::string& sql) {
   }
 }
 
-/// As a statement: the library's own commit() says nothing when it fails, so that what a server had
-/// when it was killed would count as stored.
+// As statements: the library's own commit and rollback do not look at whether they worked.
 void Connection::commit() { execute("COMMIT"); }
 
 bool Connection::roll_back() noexcept {

@@ -134,6 +134,17 @@ TEST_F(SinkMysqlFaultsTest, ConnectionThatIsKilledIsTransient) {
   EXPECT_EQ(count("stored"), 1U);
 }
 
+TEST_F(SinkMysqlFaultsTest, CommitThatDidNotReachTheServerIsAnError) {
+  Connection connection;
+  connection.open(root_options());
+  connection.execute("CREATE TABLE t (x INT)");
+  connection.execute("INSERT INTO t VALUES (1)");
+  execute("KILL " + connection.query("SELECT CONNECTION_ID()").at(0).at(0).value_or(""));
+  EXPECT_THROW(connection.commit(), ServerError);
+  EXPECT_FALSE(connection.roll_back());
+  EXPECT_EQ(query("SELECT COUNT(*) FROM t"), "0;");
+}
+
 TEST_F(SinkMysqlFaultsTest, ConnectionThatWasIdleForTooLongIsTransient) {
   const std::string before = query("SELECT @@GLOBAL.wait_timeout");
   execute("SET GLOBAL wait_timeout = 1");
