@@ -62,13 +62,16 @@ class BinlogTest : public ::testing::Test {
   }
   [[nodiscard]] std::string table(const std::string& name) const { return database_ + "." + name; }
 
-  /// By one connection, one after the other, each a transaction of its own.
+  /// By one connection, one after the other, each a transaction of its own; between XA START and XA
+  /// COMMIT they are one.
   void execute(const std::vector<std::string>& statements, const std::string& database = "") const {
     Connection connection;
     connection.open(root(database.empty() ? database_ : database));
+    bool xa = false;
     for (const std::string& statement : statements) {
       connection.execute(statement);
-      connection.commit();
+      xa = statement.starts_with("XA START") || (xa && !statement.starts_with("XA COMMIT"));
+      if (!xa) connection.commit();
     }
   }
   /// By one connection, in one transaction.
