@@ -42,6 +42,11 @@ struct Call {
     std::uint32_t head_bytes = 0;
   };
 
+  /// How a session stands that begins with the group and holds nothing else.
+  [[nodiscard]] static Standing as_begun(const Group& group) {
+    return {group.packets, 2, group.first_clock, group.last_number};
+  }
+
   std::uint32_t bucket = 0;
   std::uint64_t number = 0;    ///< of the bucket's calls
   std::uint64_t sequence = 0;  ///< of all calls

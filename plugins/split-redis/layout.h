@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -42,6 +43,10 @@ void append_number(std::string& to, T value) {
   to.append(bytes.data(), bytes.size());
 }
 inline void append_number(std::string& to, std::uint8_t value) { to += static_cast<char>(value); }
+template <class T>
+void append_double(std::string& to, T value) {
+  append_number(to, std::bit_cast<std::uint64_t>(static_cast<double>(value)));
+}
 inline void append_time(std::string& to, Timestamp time) {
   append_number(to, static_cast<std::uint64_t>(time.time_since_epoch().count()));
 }

@@ -93,8 +93,8 @@ void PacketGroups::append_head(std::string& to, const std::vector<DecodedPacket>
   append_time(to, last.clock);
   append_time(to, first.packet.time);
   append_time(to, group.latest);
-  append_number(to, std::bit_cast<std::uint64_t>(static_cast<double>(group.bytes)));
-  append_number(to, std::bit_cast<std::uint64_t>(static_cast<double>(group.payload)));
+  append_double(to, group.bytes);
+  append_double(to, group.payload);
   append_number(to, first.packet.number);
   append_number(to, last.packet.number);
   append_number(to, group.chunk);
@@ -103,8 +103,8 @@ void PacketGroups::append_head(std::string& to, const std::vector<DecodedPacket>
     append_number(to, more.elements);
     append_number(to, known->elements);
     append_number(to, more.packets);
-    append_number(to, std::bit_cast<std::uint64_t>(static_cast<double>(more.bytes)));
-    append_number(to, std::bit_cast<std::uint64_t>(static_cast<double>(more.payload)));
+    append_double(to, more.bytes);
+    append_double(to, more.payload);
     append_time(to, more.latest);
     append_time(to, known->touched);
     append_time(to, known->first);
@@ -121,9 +121,6 @@ void PacketGroups::append_state(std::string& to, const std::vector<DecodedPacket
   constexpr std::uint8_t kLow = 4;
   const DecodedPacket& first = packets[group.first];
   const DecodedPacket& last = packets[group.last];
-  const auto append_double = [&](auto value) {
-    append_number(to, std::bit_cast<std::uint64_t>(static_cast<double>(value)));
-  };
   append_number(to, kStateVersion);
   append_number(to, static_cast<std::uint8_t>(kOpen | (first.decoded.src_is_low ? kLow : 0)));
   append_number(to, static_cast<std::uint8_t>(settings_.layer));
@@ -131,17 +128,17 @@ void PacketGroups::append_state(std::string& to, const std::vector<DecodedPacket
   append_number(to, group.count);
   append_time(to, first.packet.time);
   append_time(to, group.latest);
-  append_double(group.bytes);
-  append_double(group.payload);
+  append_double(to, group.bytes);
+  append_double(to, group.payload);
   append_time(to, first.clock);
   append_time(to, last.clock);
-  append_double(0);                     // no lease
+  append_double(to, 0);                 // no lease
   append_number(to, std::uint32_t{0});  // the next one who looks at it sets its expiry anew
   append_number(to, settings_.keep_done);
   append_number(to, std::uint64_t{0});  // token
   append_number(to, std::uint32_t{1});  // elements
   append_number(to, settings_.packets);
-  append_double(settings_.delay.count());
+  append_double(to, settings_.delay.count());
   if (group.chunk == 0) return;
   append_number(to, group.chunk);
   append_number(to, last.packet.number);

@@ -102,9 +102,7 @@ void SplitRedis::check_appended(Call& call, const redisReply& transaction, bool 
     ask_about(one.appended->group.flow, one.appended->group.last_clock);
   }
   look.bytes = std::move(command.bytes());
-  look.receipt = call.receipt.fork();
-  calls_->add();
-  window_->push(std::move(look));
+  send(std::move(look), call.receipt);
 }
 
 void SplitRedis::learn(const Call& call, const BatchReply& reply) {
@@ -112,8 +110,7 @@ void SplitRedis::learn(const Call& call, const BatchReply& reply) {
   for (std::size_t i = 0; i < std::min(reply.groups.size(), call.groups.size()); ++i) {
     const Call::Group& group = call.groups[i];
     const char state = reply.groups[i];
-    Standing stands{group.packets, 2, group.first_clock, group.last_number};
-    if (state == kGroupOpen) stands = *standing++;
+    const Standing stands = state == kGroupOpen ? *standing++ : Call::as_begun(group);
     const KnownFlow* known = known_.find(group.flow);
     // What was foretold holds, or a later call will tell.
     if (known != nullptr && (known->call > call.sequence ||
@@ -125,13 +122,7 @@ void SplitRedis::learn(const Call& call, const BatchReply& reply) {
     if (state == kGroupDue) {
       known_.put(group.flow, KnownFlow::Stand::due, touched, now_);
     } else if (state == kGroupOpen || state == kGroupBegun) {
-      KnownFlow& open = known_.put(group.flow, KnownFlow::Stand::open, touched, now_);
-      open.first = stands.first_clock;
-      open.packets = stands.packets;
-      open.elements = open.unrecorded.elements = stands.elements;
-      open.unrecorded.chunk = group.chunk;
-      open.unrecorded.number = stands.applied;
-      open.call = call.sequence;
+      note_open(group, stands, touched, call.sequence);
     }
   }
 }
@@ -150,9 +141,7 @@ void SplitRedis::send_refused(Call& call, std::string_view states) {
     ask_about(group->flow, call.kept.packets[group->last].clock);
   }
   again.bytes = std::move(command.bytes());
-  again.receipt = call.receipt.fork();
-  calls_->add();
-  window_->push(std::move(again));
+  send(std::move(again), call.receipt);
 }
 
 void SplitRedis::answer_sweep(const Call& call, RedisReply raw, Output<Ticket>& out) {

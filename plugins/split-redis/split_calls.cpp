@@ -1,7 +1,6 @@
 // SplitRedis: from groups to calls.
 
 #include <algorithm>
-#include <bit>
 #include <span>
 
 #include <hiredis/hiredis.h>
@@ -91,19 +90,22 @@ void SplitRedis::add_group(Call& call, RedisCommand& command,
 /// Appends a group to its session's list, if all that the script would ask of the session's state
 /// is known here, and none of its packets could begin a session. Calls are applied in order, so
 /// what is foretold by those under way holds.
-bool SplitRedis::append(Call& call, RedisCommand& command, const PacketGroup& group) {
-  KnownFlow* known = known_.find(group.flow, KnownFlow::Stand::open);
-  if (known == nullptr || known->call == last_call_ || group.again || !group.calm) return false;
+bool SplitRedis::append(Call& call, RedisCommand& command, const PacketGroup& group,
+                        KnownFlow& known) {
+  if (known.stand != KnownFlow::Stand::open || known.call == last_call_ || group.again ||
+      !group.calm) {
+    return false;
+  }
   const DecodedPacket& first = packets_[group.first];
   const DecodedPacket& last = packets_[group.last];
   // Now and then by way of the state, so that its expiry is set anew.
   const Duration fresh = std::min(options_.remember, options_.expire / 2) / 2;
-  if (known->packets + group.count >= options_.packets ||
-      last.clock - known->first >= options_.delay || first.clock - known->touched > options_.idle ||
-      now_ < known->sent || now_ - known->sent >= fresh) {
+  if (known.packets + group.count >= options_.packets ||
+      last.clock - known.first >= options_.delay || first.clock - known.touched > options_.idle ||
+      now_ < known.sent || now_ - known.sent >= fresh) {
     return false;
   }
-  Unrecorded& more = known->unrecorded;
+  Unrecorded& more = known.unrecorded;
   if (more.chunk != group.chunk) {
     // Should the session have had them before, reading them will tell.
     more.mixed = true;
@@ -115,13 +117,13 @@ bool SplitRedis::append(Call& call, RedisCommand& command, const PacketGroup& gr
   more.bytes += group.bytes;
   more.payload += group.payload;
   more.latest = std::max(more.latest, group.latest);
-  known->touched = last.clock;
-  known->packets += group.count;
-  ++known->elements;
+  known.touched = last.clock;
+  known.packets += group.count;
+  ++known.elements;
 
   const std::size_t before = call.heads.size();
   groups_.append_head(call.heads, packets_, group, 0, nullptr);
-  call.appended.push_back({group_of(packets_, group), call.pushes, known->elements,
+  call.appended.push_back({group_of(packets_, group), call.pushes, known.elements,
                            static_cast<std::uint32_t>(call.heads.size() - before)});
   push(call, command, group, false);
   return true;
@@ -149,26 +151,18 @@ void SplitRedis::push(Call& call, RedisCommand& command, const PacketGroup& grou
 /// session stands then.
 void SplitRedis::choose(Call& call, RedisCommand& command, std::uint32_t index) {
   const PacketGroup& group = groups_.groups()[index];
+  KnownFlow* known = thin_[index] != 0 ? nullptr : known_.find(group.flow);
+  if (known != nullptr && append(call, command, group, *known)) return;
   Scripted& one = scripted_.emplace_back();
   one.group = index;
   if (thin_[index] != 0) return;
-  if (append(call, command, group)) {
-    scripted_.pop_back();
-    return;
-  }
-  KnownFlow* known = known_.find(group.flow);
   const Timestamp first = packets_[group.first].clock;
   const Timestamp last = packets_[group.last].clock;
   if (known == nullptr) {
     // Most probably nobody has heard of it yet.
     if (group.again || group.count >= options_.packets || last - first >= options_.delay) return;
-    KnownFlow& begun = known_.put(group.flow, KnownFlow::Stand::open, last, now_);
-    begun.first = first;
-    begun.packets = group.count;
-    begun.elements = begun.unrecorded.elements = 2;
-    begun.unrecorded.chunk = group.chunk;
-    begun.unrecorded.number = packets_[group.last].packet.number;
-    begun.call = last_call_;
+    const Call::Group begun = group_of(packets_, group);
+    note_open(begun, Call::as_begun(begun), last, last_call_);
     // What the transaction pushes comes before what the script appends.
     if (!group.alone) return;
     push(call, command, group, true);
@@ -177,10 +171,20 @@ void SplitRedis::choose(Call& call, RedisCommand& command, std::uint32_t index) 
   }
   if (known->stand == KnownFlow::Stand::open && known->unrecorded.packets != 0 &&
       !known->unrecorded.mixed && !group.again && known->call != last_call_) {
-    one.is_known = true;
     one.known = *known;
   }
   ask_about(group.flow, std::max(last, known->touched));
+}
+
+void SplitRedis::note_open(const Call::Group& group, const Standing& standing, Timestamp touched,
+                           std::uint64_t call) {
+  KnownFlow& open = known_.put(group.flow, KnownFlow::Stand::open, touched, now_);
+  open.first = standing.first_clock;
+  open.packets = standing.packets;
+  open.elements = open.unrecorded.elements = standing.elements;
+  open.unrecorded.chunk = group.chunk;
+  open.unrecorded.number = standing.applied;
+  open.call = call;
 }
 
 /// The call at hand will tell.
@@ -233,13 +237,20 @@ Call SplitRedis::make_call(std::uint32_t bucket, std::span<const std::uint32_t>&
     const bool thin = thin_[one.group] != 0;
     const auto flags = thin ? kGroupThin : one.begins ? kGroupBegins : 0;
     add_group(call, command, packets_, groups[one.group], static_cast<std::uint8_t>(flags),
-              one.is_known ? &one.known : nullptr);
+              one.known ? &*one.known : nullptr);
     if (thin) keep_thin(call, groups[one.group]);
   }
   if (!call.pushed.empty()) command.put(string_view("EXEC"));
   call.commands_before = command.commands() - 1;
   call.bytes = std::move(command.bytes());
   return call;
+}
+
+/// The call is part of what `input` waits for.
+void SplitRedis::send(Call call, const Receipt& input) {
+  call.receipt = input.fork();
+  calls_->add();
+  window_->push(std::move(call));
 }
 
 /// From here on the batch is the window's. Nothing may fail that can be tried again.
@@ -268,10 +279,8 @@ void SplitRedis::take(Batch<Packet>& in) {
     do {
       Call call = make_call(bucket, left, std::exchange(command, {}));
       if (!call.kept.groups.empty()) call.kept.storage = in.storage;
-      call.receipt = in.receipt.fork();
       any = true;
-      calls_->add();
-      window_->push(std::move(call));
+      send(std::move(call), in.receipt);
     } while (!left.empty());
   }
   if (any) in.receipt.done();

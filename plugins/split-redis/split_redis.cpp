@@ -1,7 +1,6 @@
 #include "split_redis.h"
 
 #include <algorithm>
-#include <bit>
 #include <charconv>
 
 #include <hiredis/hiredis.h>
@@ -23,7 +22,7 @@ std::string settings_of(const SplitRedisOptions& options) {
   std::string settings;
   append_number(settings, options.packets);
   for (const Duration duration : {options.delay, options.idle}) {
-    append_number(settings, std::bit_cast<std::uint64_t>(static_cast<double>(duration.count())));
+    append_double(settings, duration.count());
   }
   append_number(settings, static_cast<std::uint8_t>(options.keep));
   append_number(settings, seconds(options.expire));

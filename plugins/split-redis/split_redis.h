@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -125,9 +126,13 @@ class SplitRedis final : public Transform<Packet, Ticket> {
   void add_group(Call& call, RedisCommand& command, const std::vector<DecodedPacket>& packets,
                  const PacketGroup& group, std::uint8_t flags, const KnownFlow* known) const;
   void push(Call& call, RedisCommand& command, const PacketGroup& group, bool begins) const;
-  [[nodiscard]] bool append(Call& call, RedisCommand& command, const PacketGroup& group);
+  [[nodiscard]] bool append(Call& call, RedisCommand& command, const PacketGroup& group,
+                            KnownFlow& known);
   void ask_about(const FlowKey& flow, Timestamp touched);
+  void note_open(const Call::Group& group, const Standing& standing, Timestamp touched,
+                 std::uint64_t call);
   void choose(Call& call, RedisCommand& command, std::uint32_t index);
+  void send(Call call, const Receipt& input);
   void learn(const Call& call, const BatchReply& reply);
   void keep_thin(Call& call, const PacketGroup& group);
 
@@ -165,9 +170,8 @@ class SplitRedis final : public Transform<Packet, Ticket> {
   std::vector<char> thin_;
   struct Scripted {
     std::uint32_t group = 0;
-    bool begins = false;  ///< a session is pushed by the transaction
-    bool is_known = false;
-    KnownFlow known;
+    bool begins = false;             ///< a session is pushed by the transaction
+    std::optional<KnownFlow> known;  ///< how its session stands, if that is known
   };
   std::vector<Scripted> scripted_;  ///< the groups of the call at hand that the script handles
   std::uint64_t batch_ = 0;
