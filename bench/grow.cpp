@@ -92,16 +92,15 @@ int main(int count, char** arguments) {
   std::uint64_t written = 24;
   std::uint32_t number = 0;
   const auto write = [&](Kept& packet, std::uint32_t round, std::uint32_t begin) {
-    // Only the address bytes that are set here differ from round to round.
-    std::array<std::uint8_t, 2> second{};
+    // The second byte is changed for this round alone: to set it a second time sets it back.
+    const auto mark = static_cast<std::uint8_t>(round / 200 + 1);
     const bool v6 = packet.ip && packet.bytes[packet.l3] >> 4U == 6;
     const std::array<std::size_t, 2> addresses{v6 ? 8U : 12U, v6 ? 24U : 16U};
     for (std::size_t i = 0; packet.ip && i < addresses.size(); ++i) {
       // The same bytes of both addresses, so that both directions stay one session.
       std::uint8_t* address = packet.bytes.data() + packet.l3 + addresses[i];
-      second[i] = address[1];
       address[0] = static_cast<std::uint8_t>(10 + round % 200);
-      address[1] ^= static_cast<std::uint8_t>(round / 200 + 1);
+      address[1] ^= mark;
       if (spread > 1) address[2] = static_cast<std::uint8_t>(number % spread);
     }
     if (packet.ip) ++number;
@@ -114,7 +113,7 @@ int main(int count, char** arguments) {
     pcap_dump(reinterpret_cast<u_char*>(out), &header, packet.bytes.data());
     written += 16 + packet.bytes.size();
     for (std::size_t i = 0; packet.ip && i < addresses.size(); ++i) {
-      packet.bytes[packet.l3 + addresses[i] + 1] = second[i];
+      packet.bytes[packet.l3 + addresses[i] + 1] ^= mark;
     }
   };
   for (std::uint32_t round = 0; written < wanted; round += abreast) {

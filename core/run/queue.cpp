@@ -8,8 +8,8 @@ namespace millrace::host {
 
 namespace {
 
-std::size_t bytes_of(const BatchBase& batch) {
-  return batch.type().count(batch) * batch.type().size + batch.storage_bytes;
+std::size_t bytes_of(const BatchBase& batch, std::size_t items) {
+  return items * batch.type().size + batch.storage_bytes;
 }
 
 /// One batch of all, in their order. Neighbours are joined until one is left, so that receipts and
@@ -44,8 +44,8 @@ bool BatchQueue::full_for(std::size_t bytes) const {
 
 std::vector<BoxedBatch> BatchQueue::push(BoxedBatch batch, std::size_t producer) {
   std::vector<BoxedBatch> dropped;
-  const std::size_t bytes = bytes_of(*batch);
   const std::size_t items = batch->type().count(*batch);
+  const std::size_t bytes = bytes_of(*batch, items);
   {
     std::unique_lock lock(mutex_);
     if (options_.when_full == WhenFull::block) {
