@@ -181,12 +181,6 @@ BoxedBatch StageRunner::convert(BatchBase& batch, std::size_t items, const Input
   return nullptr;
 }
 
-void StageRunner::accept_fused(BatchBase& batch, std::size_t items, Timekeeper& keeper) {
-  account_.in.add(items);
-  Emitter emitter(*this, keeper);
-  call(*instances_.front(), batch, items, emitter, keeper);
-}
-
 void StageRunner::discard(const std::vector<BoxedBatch>& batches, std::string_view reason) {
   for (const BoxedBatch& batch : batches) lose(*batch, batch->type().count(*batch), reason);
 }
@@ -204,32 +198,64 @@ void StageRunner::lose(BatchBase& batch, std::size_t items, std::string_view rea
 // --- Calling the stage
 // ----------------------------------------------------------------------------
 
-void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, Emitter& out,
-                       Timekeeper& keeper) {
+inline void StageRunner::attempt(Instance& instance, BatchBase& batch, std::size_t items,
+                                 Emitter& out) {
+  const std::uint64_t dropped_before = instance.context.dropped_items.value();
+  out.begin(&batch);
+  instance.stage->process_erased(batch, out);
+  if (!plan_.descriptor->counts_handled) {
+    account_.handled.add(items - (instance.context.dropped_items.value() - dropped_before));
+  }
+  batch.receipt.done();
+}
+
+/// What only a call that fails needs stands in call_again: a fused hop is as fast as this is short.
+/// Always inline, because processors foresee only so many nested returns (16 to 32), and every
+/// fused stage adds its own.
+[[gnu::always_inline]] inline void StageRunner::call(Instance& instance, BatchBase& batch,
+                                                     std::size_t items, Emitter& out,
+                                                     Timekeeper& keeper) {
   const OnAccount mine(keeper, &account_);
-  const bool only_time = items == 0;
+  if (failed_) {
+    account_.failed.add(items);
+    batch.receipt.fail();
+    return;
+  }
+  try {
+    attempt(instance, batch, items, out);
+  } catch (...) {
+    if (!call_again(std::current_exception(), instance, batch, items, out, keeper)) return;
+  }
+  if (down_) recover(items);
+  // Time that has moved must not stop at a stage that had nothing to say.
+  if (items == 0 && out.pushed() == 0 && !readers_.empty()) {
+    const BoxedBatch tick = plan_.descriptor->output->empty();
+    tick->watermark = batch.watermark;
+    out.push(*tick);
+  }
+}
+
+void StageRunner::accept_fused(BatchBase& batch, std::size_t items, Timekeeper& keeper) {
+  account_.in.add(items);
+  Emitter emitter(*this, keeper);
+  call(*instances_.front(), batch, items, emitter, keeper);
+}
+
+/// The first attempt has ended with `thrown`. False: the batch is accounted for without the stage.
+bool StageRunner::call_again(std::exception_ptr thrown, Instance& instance, BatchBase& batch,
+                             std::size_t items, Emitter& out, Timekeeper& keeper) {
   for (Retries::Call repeated(retries_);;) {
-    if (failed_) {
-      account_.failed.add(items);
-      batch.receipt.fail();
-      return;
-    }
-    const std::uint64_t dropped_before = instance.context.dropped_items.value();
-    out.begin(&batch);
     try {
-      instance.stage->process_erased(batch, out);
-      if (!plan_.descriptor->counts_handled) {
-        account_.handled.add(items - (instance.context.dropped_items.value() - dropped_before));
-      }
-      batch.receipt.done();
-      if (queue_ && (repeated.failures() > 0 || down_)) recover(items);
-      break;
+      if (thrown) std::rethrow_exception(std::exchange(thrown, nullptr));
+      attempt(instance, batch, items, out);
+      if (queue_ && repeated.failures() > 0) recover(items);
+      return true;
     } catch (const Transient& error) {
       account_.retried.add(items);
       if (!pause(error, repeated, batch.receipt.deadline(), keeper)) {
         give_up(error, repeated, items);
         batch.receipt.fail();
-        return;
+        return false;
       }
     } catch (const Rejected& error) {
       try {
@@ -240,17 +266,16 @@ void StageRunner::call(Instance& instance, BatchBase& batch, std::size_t items, 
       items = batch.type().count(batch);
       if (items == 0 && !failed_) {
         batch.receipt.done();
-        return;
+        return false;
       }
     } catch (...) {
       fail(thrown_text());
     }
-  }
-  // Time that has moved must not stop at a stage that had nothing to say.
-  if (only_time && out.pushed() == 0 && !readers_.empty()) {
-    const BoxedBatch tick = plan_.descriptor->output->empty();
-    tick->watermark = batch.watermark;
-    out.push(*tick);
+    if (failed_) {
+      account_.failed.add(items);
+      batch.receipt.fail();
+      return false;
+    }
   }
 }
 

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -111,6 +112,9 @@ class StageRunner {
   void accept_fused(BatchBase& batch, std::size_t items, Timekeeper& keeper);
   void call(Instance& instance, BatchBase& batch, std::size_t items, Emitter& out,
             Timekeeper& keeper);
+  void attempt(Instance& instance, BatchBase& batch, std::size_t items, Emitter& out);
+  bool call_again(std::exception_ptr thrown, Instance& instance, BatchBase& batch,
+                  std::size_t items, Emitter& out, Timekeeper& keeper);
   bool pause(const Transient& error, Retries::Call& repeated, const Receipt::Deadline& deadline,
              Timekeeper& keeper);
   void recover(std::size_t items);

@@ -1,10 +1,13 @@
 #include "millrace/testing.h"
 
 #include <chrono>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -273,6 +276,25 @@ TEST(ItemsTest, PacketsBecomeTheSessionsOfASplitter) {
   EXPECT_EQ(sessions.items[0].packets.size(), 2U);
   EXPECT_EQ(sessions.items[0].info.id,
             session_info({.protocol = 17, .first_seen = Timestamp(1s)}).id);
+}
+
+TEST(OutputTest, PushLeavesNothingEvenIfNobodyDownstreamTakesAnything) {
+  class : public Downstream {
+   public:
+    void push(BatchBase& batch) override { seen = batch.type().count(batch); }
+    std::size_t seen = 0;
+  } downstream;
+  WatchedReceipt watched;
+  Batch<Packet> batch(std::vector<Packet>(3));
+  const auto bytes = std::make_shared<int>();
+  batch.storage = bytes;
+  batch.receipt = watched.make();
+  Output<Packet>(downstream).push(std::move(batch));
+  EXPECT_EQ(downstream.seen, 3U);
+  // NOLINTNEXTLINE(bugprone-use-after-move): what is left is the point.
+  EXPECT_TRUE(batch.items.empty());
+  EXPECT_EQ(bytes.use_count(), 1);
+  EXPECT_EQ(watched.failed(), 1);
 }
 
 }  // namespace

@@ -31,7 +31,14 @@ template <class T>
 class Output {
  public:
   explicit Output(Downstream& downstream) noexcept : downstream_(&downstream) {}
-  void push(Batch<T> batch) { downstream_->push(batch); }
+  /// Takes the batch's content, whether or not somebody downstream does: what is left of it is
+  /// given up, and the receipt with it.
+  void push(Batch<T>&& batch) {
+    downstream_->push(batch);
+    batch.items.clear();
+    batch.storage.reset();
+    batch.receipt.fail();
+  }
 
  private:
   Downstream* downstream_;
