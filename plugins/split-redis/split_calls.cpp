@@ -21,6 +21,10 @@ constexpr std::uint64_t kFragmentSeconds = 60;
 constexpr std::size_t kCallGroups = 2048;
 /// And at most so many that are appended: 10 ms more.
 constexpr std::size_t kCallAppended = 4096;
+/// A call of which more than this is packets gets no further five-tuple. Redis keeps a
+/// transaction's commands until it executes them, and is slow with those that its processor's cache
+/// does not hold.
+constexpr std::size_t kCallBytes = 640 << 10U;
 
 }  // namespace
 
@@ -218,11 +222,14 @@ Call SplitRedis::make_call(std::uint32_t bucket, std::span<const std::uint32_t>&
   RedisCommand pushes;
   pushes.put(string_view("MULTI"));
   scripted_.clear();
-  while (!left.empty() && scripted_.size() < kCallGroups && call.appended.size() < kCallAppended) {
+  const auto& groups = groups_.groups();
+  std::size_t packets = 0;
+  while (!left.empty() && scripted_.size() < kCallGroups && call.appended.size() < kCallAppended &&
+         packets < kCallBytes) {
     choose(call, pushes, left.front());
+    packets += groups[left.front()].record_bytes;
     left = left.subspan(1);
   }
-  const auto& groups = groups_.groups();
   std::size_t size = batch_script().size() + 1024 + pushes.bytes().size() + call.pushed.size();
   for (const Scripted& one : scripted_) {
     size += groups[one.group].record_bytes + 256 + groups[one.group].agent.size();
