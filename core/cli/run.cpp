@@ -1,9 +1,8 @@
 #include <csignal>
 #include <iostream>
 
-#include <malloc.h>
-
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include "cli/arguments.h"
 #include "cli/commands.h"
