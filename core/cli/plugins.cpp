@@ -49,7 +49,7 @@ std::string use_name(const Plugin& plugin, const StageDescriptor& stage) {
   return stage.name == plugin.name ? plugin.name : plugin.name + "." + stage.name;
 }
 
-/// type, bounds and choices in one phrase
+/// type, bounds, choices, and whether it is secret, in one phrase
 std::string type_text(const OptionSpec& option) {
   std::string text = option.type;
   std::string choices;
@@ -58,6 +58,7 @@ std::string type_text(const OptionSpec& option) {
   }
   if (!choices.empty()) text += " " + choices;
   if (!option.bounds.empty()) text += ", " + option.bounds;
+  if (option.secret) text += ", secret";
   return text;
 }
 
@@ -178,6 +179,7 @@ void json_options(const std::vector<OptionSpec>& options, std::string& out) {
     object.member("default", option.default_value);
     object.member("bounds", option.bounds);
     object.member("required", option.required);
+    object.member("secret", option.secret);
     object.member("help", option.help);
     std::string& choices = object.key("choices");
     choices += '[';

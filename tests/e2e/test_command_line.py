@@ -211,6 +211,13 @@ def test_plugins_tells_everything_of_an_option():
     assert options["delay"]["default"] == '"10s"'
 
 
+def test_plugins_says_which_options_are_secret():
+    assert re.search(r"^ +token +text, secret ", run("plugins", "sink-http").stdout, re.M)
+    listed = {plugin["name"]: plugin for plugin in json.loads(run("plugins", "--json").stdout)}
+    options = {option["name"]: option["secret"] for option in listed["sink-http"]["stages"][0]["options"]}
+    assert options["token"] and not options["url"]
+
+
 def test_readmes_have_the_option_tables_of_the_plugins():
     listed = json.loads(run("plugins", "--json").stdout)
     assert listed
