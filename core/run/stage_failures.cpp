@@ -2,14 +2,55 @@
 // end.
 
 #include <algorithm>
+#include <exception>
 #include <functional>
 #include <thread>
+#include <utility>
 
 #include <fmt/format.h>
 
-#include "run/stage_runner.h"
+#include "plugin/thrown.h"
+#include "run/stage_calls.h"
 
 namespace millrace::host {
+
+/// The first attempt has ended with `thrown`. False: the batch is accounted for without the stage.
+bool StageRunner::call_again(std::exception_ptr thrown, Instance& instance, BatchBase& batch,
+                             std::size_t items, Emitter& out, Timekeeper& keeper) {
+  for (Retries::Call repeated(retries_);;) {
+    try {
+      if (thrown) std::rethrow_exception(std::exchange(thrown, nullptr));
+      attempt(instance, batch, items, out);
+      if (queue_ && repeated.failures() > 0) recover(items);
+      return true;
+    } catch (const Transient& error) {
+      account_.retried.add(items);
+      if (!pause(error, repeated, batch.receipt.deadline(), keeper)) {
+        give_up(error, repeated, items);
+        batch.receipt.fail();
+        return false;
+      }
+    } catch (const Rejected& error) {
+      try {
+        handle_rejected(error, batch);
+      } catch (const std::exception& failure) {
+        fail(fmt::format("{} (while setting rejected items aside)", failure.what()));
+      }
+      items = batch.type().count(batch);
+      if (items == 0 && !failed_) {
+        batch.receipt.done();
+        return false;
+      }
+    } catch (...) {
+      fail(thrown_text());
+    }
+    if (failed_) {
+      account_.failed.add(items);
+      batch.receipt.fail();
+      return false;
+    }
+  }
+}
 
 /// Waits before the next attempt; false if there is to be none.
 bool StageRunner::pause(const Transient& error, Retries::Call& repeated,

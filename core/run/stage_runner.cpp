@@ -7,55 +7,10 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
-#include "millrace/completion.h"
-
 #include "plugin/thrown.h"
-#include "run/host_context.h"
+#include "run/stage_calls.h"
 
 namespace millrace::host {
-
-struct StageRunner::Instance {
-  explicit Instance(StageRunner& runner)
-      : context(runner.plan_.name, runner.plan_.descriptor->counts_handled, runner.account_,
-                runner.state_.surroundings,
-                [&runner](std::string_view reason, BatchBase& items) {
-                  runner.reject_late(reason, items);
-                }),
-        stage((runner.plan_.gives_out
-                   ? runner.plan_.descriptor->create_output
-                   : runner.plan_.descriptor->create)(runner.plan_.options.get())) {}
-
-  HostContext context;
-  std::unique_ptr<Stage> stage;
-  bool opened = false;
-};
-
-/// What a stage pushes into: completes the batch and sends it to the readers, or, with several
-/// workers, keeps it until its turn comes.
-class StageRunner::Emitter final : public Downstream {
- public:
-  /// With `kept` what is pushed goes there and not to the readers.
-  Emitter(StageRunner& runner, Timekeeper& keeper, std::vector<BoxedBatch>* kept = nullptr)
-      : runner_(runner), keeper_(keeper), kept_(kept) {}
-
-  void begin(const BatchBase* input) { completion_.begin(input); }
-  [[nodiscard]] std::size_t pushed() const { return completion_.pushed(); }
-
-  void push(BatchBase& batch) override {
-    completion_.complete(batch);
-    if (kept_ != nullptr) {
-      kept_->push_back(batch.type().box(std::move(batch)));
-    } else {
-      runner_.send(batch, keeper_);
-    }
-  }
-
- private:
-  StageRunner& runner_;
-  Timekeeper& keeper_;
-  std::vector<BoxedBatch>* const kept_;
-  detail::Completion completion_;
-};
 
 StageRunner::StageRunner(const Plan::Stage& plan, RunState& state) : plan_(plan), state_(state) {}
 
@@ -198,17 +153,6 @@ void StageRunner::lose(BatchBase& batch, std::size_t items, std::string_view rea
 // --- Calling the stage
 // ----------------------------------------------------------------------------
 
-inline void StageRunner::attempt(Instance& instance, BatchBase& batch, std::size_t items,
-                                 Emitter& out) {
-  const std::uint64_t dropped_before = instance.context.dropped_items.value();
-  out.begin(&batch);
-  instance.stage->process_erased(batch, out);
-  if (!plan_.descriptor->counts_handled) {
-    account_.handled.add(items - (instance.context.dropped_items.value() - dropped_before));
-  }
-  batch.receipt.done();
-}
-
 /// What only a call that fails needs stands in call_again: a fused hop is as fast as this is short.
 /// Always inline, because processors foresee only so many nested returns (16 to 32), and every
 /// fused stage adds its own.
@@ -239,44 +183,6 @@ void StageRunner::accept_fused(BatchBase& batch, std::size_t items, Timekeeper& 
   account_.in.add(items);
   Emitter emitter(*this, keeper);
   call(*instances_.front(), batch, items, emitter, keeper);
-}
-
-/// The first attempt has ended with `thrown`. False: the batch is accounted for without the stage.
-bool StageRunner::call_again(std::exception_ptr thrown, Instance& instance, BatchBase& batch,
-                             std::size_t items, Emitter& out, Timekeeper& keeper) {
-  for (Retries::Call repeated(retries_);;) {
-    try {
-      if (thrown) std::rethrow_exception(std::exchange(thrown, nullptr));
-      attempt(instance, batch, items, out);
-      if (queue_ && repeated.failures() > 0) recover(items);
-      return true;
-    } catch (const Transient& error) {
-      account_.retried.add(items);
-      if (!pause(error, repeated, batch.receipt.deadline(), keeper)) {
-        give_up(error, repeated, items);
-        batch.receipt.fail();
-        return false;
-      }
-    } catch (const Rejected& error) {
-      try {
-        handle_rejected(error, batch);
-      } catch (const std::exception& failure) {
-        fail(fmt::format("{} (while setting rejected items aside)", failure.what()));
-      }
-      items = batch.type().count(batch);
-      if (items == 0 && !failed_) {
-        batch.receipt.done();
-        return false;
-      }
-    } catch (...) {
-      fail(thrown_text());
-    }
-    if (failed_) {
-      account_.failed.add(items);
-      batch.receipt.fail();
-      return false;
-    }
-  }
 }
 
 void StageRunner::flush(Instance& instance, Emitter& out, Timekeeper& keeper) {

@@ -39,6 +39,24 @@ class ReceiverTest : public RedisTest {
     }
     return tickets;
   }
+  /// Gives two packets of each session as one batch.
+  void expect_several_calls(std::uint16_t sessions, const std::string& payload) {
+    std::vector<Packet> list;
+    for (int turn = 0; turn < 2; ++turn) {
+      for (std::uint16_t port = 1; port <= sessions; ++port) {
+        list.push_back(maker_.make({.src_port = port, .payload = payload}, turn * 1s));
+      }
+    }
+    Receiver receiver(options_);
+    receiver.give(list);
+    receiver.flush();
+    EXPECT_GT(receiver.context.counter("calls").value(), 2U);
+    EXPECT_EQ(receiver.receipts.pending(), 1);  // until the tickets are safe
+    std::vector<Ticket> tickets = receiver.take_tickets();
+    EXPECT_EQ(tickets.size(), sessions);
+    EXPECT_EQ(receiver.receipts.done(), 1);
+    EXPECT_EQ(claim(tickets), Oracle(list, options_).sessions);
+  }
 };
 
 TEST_F(ReceiverTest, ExactlyAsManyPacketsAsMakeASessionFull) {
@@ -57,21 +75,11 @@ TEST_F(ReceiverTest, OnePacketIsAnnouncedAndClaimed) {
 }
 
 TEST_F(ReceiverTest, BatchOfManyFiveTuplesGoesInSeveralCalls) {
-  std::vector<Packet> list;
-  for (int turn = 0; turn < 2; ++turn) {
-    for (std::uint16_t port = 1; port <= 5000; ++port) {
-      list.push_back(maker_.make({.src_port = port}, turn * 1s));
-    }
-  }
-  Receiver receiver(options_);
-  receiver.give(list);
-  receiver.flush();
-  EXPECT_GT(receiver.context.counter("calls").value(), 1U);
-  EXPECT_EQ(receiver.receipts.pending(), 1);  // until the tickets are safe
-  std::vector<Ticket> tickets = receiver.take_tickets();
-  EXPECT_EQ(tickets.size(), 5000U);
-  EXPECT_EQ(receiver.receipts.done(), 1);
-  EXPECT_EQ(claim(tickets), Oracle(list, options_).sessions);
+  expect_several_calls(5000, "same");
+}
+
+TEST_F(ReceiverTest, BatchOfManyBytesGoesInSeveralCalls) {
+  expect_several_calls(20, std::string(60000, 'x'));
 }
 
 TEST_F(ReceiverTest, EqualPayloadsAtOneTimeAreDifferentPackets) {
