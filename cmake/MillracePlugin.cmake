@@ -62,8 +62,11 @@ endfunction()
 # Runs a GoogleTest program as one ctest entry; tests skip by themselves and say why.
 function(millrace_add_test name target)
   add_test(NAME ${name} COMMAND ${target} --gtest_brief=1)
-  set_tests_properties(${name} PROPERTIES TIMEOUT 900 ENVIRONMENT
-                       "MILLRACE_SOURCE=${PROJECT_SOURCE_DIR}")
+  set(environment "MILLRACE_SOURCE=${PROJECT_SOURCE_DIR}")
+  if(MILLRACE_SANITIZE MATCHES thread)
+    list(APPEND environment "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/tsan.supp")
+  endif()
+  set_tests_properties(${name} PROPERTIES TIMEOUT 900 ENVIRONMENT "${environment}")
 endfunction()
 
 function(millrace_report_plugins)

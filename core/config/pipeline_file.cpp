@@ -14,7 +14,7 @@
 namespace millrace::host {
 
 const std::vector<OptionSpec>& host_option_specs() {
-  static const std::vector<OptionSpec> specs = [] {
+  static const std::vector<OptionSpec> kSpecs = [] {
     std::vector<OptionSpec> list;
     list.push_back(option<&HostOptions::workers>(
                        "workers",
@@ -30,11 +30,11 @@ const std::vector<OptionSpec>& host_option_specs() {
                        .at_least(Duration(0)));
     return list;
   }();
-  return specs;
+  return kSpecs;
 }
 
 const std::vector<OptionSpec>& queue_option_specs() {
-  static const std::vector<OptionSpec> specs = [] {
+  static const std::vector<OptionSpec> kSpecs = [] {
     std::vector<OptionSpec> list;
     list.push_back(
         option<&QueueOptions::batches>("batches", "batches that may wait").between(1, 1U << 20U));
@@ -49,13 +49,13 @@ const std::vector<OptionSpec>& queue_option_specs() {
                                  {"drop-oldest", WhenFull::drop_oldest}}));
     return list;
   }();
-  return specs;
+  return kSpecs;
 }
 
 const std::vector<std::string>& host_key_names() {
-  static const std::vector<std::string> keys = {"use",      "from",      "workers",  "queue",
-                                                "required", "retry_for", "on_reject"};
-  return keys;
+  static const std::vector<std::string> kKeys = {"use",      "from",      "workers",  "queue",
+                                                 "required", "retry_for", "on_reject"};
+  return kKeys;
 }
 
 namespace {

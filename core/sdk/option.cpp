@@ -228,7 +228,8 @@ std::string print(const std::vector<std::string>& value) {
 std::string print(const std::map<std::string, std::string>& value) {
   std::string table;
   for (const auto& [name, element] : value) {
-    table += (table.empty() ? "{ " : ", ") + name + " = \"" + element + '"';
+    table += table.empty() ? "{ " : ", ";
+    table.append(name).append(" = \"").append(element) += '"';
   }
   return table.empty() ? table : table + " }";
 }

@@ -110,7 +110,7 @@ struct ReceiptLedger::Shared {
 };
 
 namespace {
-void resolve_all(std::vector<std::pair<Receipt, Outcome>> settled) {
+void resolve_all(std::vector<std::pair<Receipt, Outcome>>& settled) {
   for (auto& [receipt, outcome] : settled) receipt.resolve(outcome);
 }
 }  // namespace
@@ -127,7 +127,7 @@ std::uint64_t ReceiptLedger::add(Receipt receipt) {
     shared_->complete = false;
     settled = shared_->settled();
   }
-  resolve_all(std::move(settled));
+  resolve_all(settled);
   return number;
 }
 
@@ -138,7 +138,7 @@ void ReceiptLedger::settle() {
     shared_->complete = true;
     settled = shared_->settled();
   }
-  resolve_all(std::move(settled));
+  resolve_all(settled);
 }
 
 void ReceiptLedger::hold(std::uint64_t number, std::uint64_t count) {
@@ -153,7 +153,7 @@ void ReceiptLedger::forget(std::uint64_t number, std::uint64_t count) {
     shared_->at(number).holds -= count;
     settled = shared_->settled();
   }
-  resolve_all(std::move(settled));
+  resolve_all(settled);
 }
 
 Receipt ReceiptLedger::release(std::vector<std::uint64_t> numbers) {
@@ -168,7 +168,7 @@ Receipt ReceiptLedger::release(std::vector<std::uint64_t> numbers) {
       }
       settled = shared->settled();
     }
-    resolve_all(std::move(settled));
+    resolve_all(settled);
   });
 }
 

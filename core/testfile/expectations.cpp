@@ -112,6 +112,7 @@ class Checker {
   void named(const std::string& what, const ConfigValue::Table& expected,
              const std::map<std::string, std::uint64_t>& got) {
     std::vector<std::string> names;
+    names.reserve(got.size());
     for (const auto& [name, n] : got) names.push_back(name);
     for (const ConfigEntry& entry : expected) {
       const auto found = got.find(entry.key);

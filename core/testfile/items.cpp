@@ -206,7 +206,7 @@ struct ChangeLine {
   std::map<std::string, std::string> before{}, after{};
 
   static const std::vector<OptionSpec>& specs() {
-    static const std::vector<OptionSpec> list = {
+    static const std::vector<OptionSpec> kList = {
         option<&ChangeLine::kind>("kind", "what happened to the row")
             .choices({{"insert", Change::Kind::inserted},
                       {"update", Change::Kind::updated},
@@ -215,7 +215,7 @@ struct ChangeLine {
         option<&ChangeLine::table>("table", "its name").required(),
         option<&ChangeLine::before>("before", "the row before: column and value as texts"),
         option<&ChangeLine::after>("after", "the row after")};
-    return list;
+    return kList;
   }
 };
 
@@ -317,9 +317,9 @@ std::vector<std::string> names_of() {
 }  // namespace
 
 const std::vector<std::string>& item_keys() {
-  static const std::vector<std::string> keys = {"packets", "sessions", "verdicts", "tickets",
-                                                "changes"};
-  return keys;
+  static const std::vector<std::string> kKeys = {"packets", "sessions", "verdicts", "tickets",
+                                                 "changes"};
+  return kKeys;
 }
 
 std::shared_ptr<const ItemList> read_items(const ConfigEntry& entry, std::size_t batch,
@@ -338,13 +338,13 @@ std::shared_ptr<const ItemList> read_items(const ConfigEntry& entry, std::size_t
 }
 
 const std::vector<OptionSpec>& label_specs() {
-  static const std::vector<OptionSpec> specs = {
+  static const std::vector<OptionSpec> kSpecs = {
       option<&Label::label>("label", "the class"),
       option<&Label::confidence>("confidence", "probability of the class").between(0, 1),
       option<&Label::model>("model", "name of the model"),
       option<&Label::model_version>("model_version", "its version"),
       option<&Label::label_index>("label_index", "number of the class")};
-  return specs;
+  return kSpecs;
 }
 
 std::vector<std::string> field_names(const ItemType& type) {

@@ -9,7 +9,7 @@
 namespace millrace::host {
 
 const std::vector<OptionSpec>& PacketLine::specs() {
-  static const std::vector<OptionSpec> list = {
+  static const std::vector<OptionSpec> kList = {
       option<&PacketLine::time>("time", "since the begin; without it that of the item before"),
       option<&PacketLine::tcp>("tcp", "\"10.0.0.1:1234 > 10.0.0.2:80\""),
       option<&PacketLine::udp>("udp", "the same for UDP"),
@@ -22,7 +22,7 @@ const std::vector<OptionSpec>& PacketLine::specs() {
       option<&PacketLine::agent>("agent", "who captured it"),
       option<&PacketLine::repeat>("repeat", "how often it comes").between(1, kMostRepeats),
       option<&PacketLine::every>("every", "time from one repetition to the next")};
-  return list;
+  return kList;
 }
 
 bool PacketReader::read(Line& line) {

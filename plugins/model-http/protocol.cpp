@@ -104,9 +104,9 @@ class AnswerReader::Reader {
   }
 
   const Json& member(const char* name) const {
-    static const Json missing;
+    static const Json kMissing;
     const auto found = verdict_.find(name);
-    return found == verdict_.end() ? missing : *found;
+    return found == verdict_.end() ? kMissing : *found;
   }
 
   std::size_t label() const {

@@ -166,7 +166,7 @@ class CardReader {
   std::string choice(const toml::table& table, const char* key,
                      const std::vector<std::string>& names) {
     const toml::node* node = table.get(key);
-    const std::string value = node != nullptr ? node->value_or(std::string()) : std::string();
+    std::string value = node != nullptr ? node->value_or(std::string()) : std::string();
     if (std::ranges::find(names, value) != names.end()) return value;
     std::string list;
     for (const auto& name : names) list += (list.empty() ? "" : ", ") + name;

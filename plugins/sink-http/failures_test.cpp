@@ -6,6 +6,7 @@ namespace millrace {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::AnyOf;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::EndsWith;
@@ -25,11 +26,13 @@ TEST_F(UploadTest, WhatPassesIsTriedAgainUnderTheSameName) {
   ASSERT_THAT(heads, SizeIs(8));
   for (const Request& head : heads) EXPECT_EQ(head.chunk, heads[0].chunk);
   EXPECT_EQ(numbers_in(server_->taken()), from_to(0, 5000));
-  // A request that ends without an answer on a kept connection is repeated by libcurl at once.
-  EXPECT_EQ(count("retried"), 6U);
+  // A request that ends without an answer on a kept connection is repeated by libcurl at once,
+  // unless it was still being sent.
+  const std::uint64_t retried = count("retried");
+  EXPECT_THAT(retried, AnyOf(6U, 7U));
   EXPECT_EQ(count("uploaded"), 1U);
   EXPECT_TRUE(logged("answered 503; trying again"));
-  EXPECT_TRUE(logged("uploads work again, after 6 tries"));
+  EXPECT_TRUE(logged("uploads work again, after " + std::to_string(retried) + " tries"));
   EXPECT_THAT(context_->all_dropped(), IsEmpty());
 }
 

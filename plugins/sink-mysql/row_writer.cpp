@@ -197,6 +197,7 @@ std::uint64_t RowWriter::fill_in(Rows rows, Timestamp now) {
   if (found.empty()) return 0;
   Connection::Statement& statement = fill_in_statement();
   std::vector<std::string> unlabelled_rows;
+  unlabelled_rows.reserve(found.size());
   for (const Connection::Row& row : found) unlabelled_rows.push_back(row.at(0).value_or(""));
   std::ranges::sort(unlabelled_rows);
   std::uint64_t filled = 0;

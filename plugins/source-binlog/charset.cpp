@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cerrno>
 #include <cstdint>
 #include <stdexcept>
@@ -73,7 +72,7 @@ class Converter {
         std::ranges::find(kNames, name, &std::pair<std::string_view, const char*>::first);
     if (known != kNames.end()) handle_ = ::iconv_open("UTF-8", known->second);
     // What it gives in place of a handle.
-    if (known == kNames.end() || std::bit_cast<std::intptr_t>(handle_) == -1) {
+    if (known == kNames.end() || reinterpret_cast<std::intptr_t>(handle_) == -1) {
       throw std::runtime_error(fmt::format("the character set {} is not supported", name));
     }
   }

@@ -22,7 +22,7 @@ std::size_t count(Bytes bitmap, std::size_t columns) {
   return set;
 }
 
-/// `before`: where columns that the row does not have come from.
+/// `before`: where columns that the row does not have come from; without it, the row has all.
 Change::Row read_row(ByteReader& reader, const TableMap& map, Bytes present,
                      const Change::Row* before = nullptr) {
   const Bytes nulls = reader.take((count(present, map.columns.size()) + 7) / 8);
@@ -31,7 +31,7 @@ Change::Row read_row(ByteReader& reader, const TableMap& map, Bytes present,
   std::size_t position = 0;  // among those that the row has
   for (std::size_t i = 0; i < map.columns.size(); ++i) {
     const Column& column = map.columns[i];
-    if (!bit_of(present, i)) {
+    if (before != nullptr && !bit_of(present, i)) {
       row.push_back(before->at(i));
     } else if (bit_of(nulls, position++)) {
       row.emplace_back(column.name, std::nullopt);

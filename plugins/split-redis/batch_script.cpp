@@ -6,7 +6,7 @@
 namespace millrace {
 
 std::string_view batch_script() {
-  static const std::string script = std::string(kSessionLua) + R"lua(
+  static const std::string kScript = std::string(kSessionLua) + R"lua(
 local run, number, id = ARGV[2], tonumber(ARGV[3]), ARGV[5]
 local tag = ARGV[1]
 local limit, delay, idle, layer, expire, keep = unpack('>I4ddBI4I4', ARGV[6])
@@ -283,7 +283,7 @@ if #events > 0 then
 end
 return reply
 )lua";
-  return script;
+  return kScript;
 }
 
 }  // namespace millrace

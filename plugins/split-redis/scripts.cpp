@@ -41,7 +41,7 @@ return out
 }
 
 std::string_view claim_script() {
-  static const std::string script = std::string(kSessionLua) + R"lua(
+  static const std::string kScript = std::string(kSessionLua) + R"lua(
 local tag, mine, lasts, expire = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -89,7 +89,7 @@ for i = 5, #ARGV do
 end
 return out
 )lua";
-  return script;
+  return kScript;
 }
 
 std::string_view settle_script() {

@@ -45,8 +45,8 @@ class TorchModel final : public Model {
   std::size_t run(std::span<const std::uint8_t> bytes, std::size_t rows,
                   std::vector<float>& output) override {
     // The number of OpenMP threads belongs to the calling thread.
-    thread_local const bool threads_set = (at::init_num_threads(), true);
-    (void)threads_set;
+    thread_local const bool kThreadsSet = (at::init_num_threads(), true);
+    (void)kThreadsSet;
     const c10::InferenceMode inference;
     try {
       std::vector<std::int64_t> shape = {static_cast<std::int64_t>(rows)};
@@ -88,7 +88,7 @@ class TorchModel final : public Model {
 };
 
 int use_threads(int threads) {
-  static const int in_force = [threads] {
+  static const int kInForce = [threads] {
     keep_memory();
     // The profiling executor would compile the graph anew during the first batches.
     torch::jit::getProfilingMode() = false;
@@ -97,7 +97,7 @@ int use_threads(int threads) {
     if (openblas_set_num_threads != nullptr) openblas_set_num_threads(threads);
     return threads;
   }();
-  return in_force;
+  return kInForce;
 }
 
 std::shared_ptr<Model> load(const std::filesystem::path& file, const TensorSpec& input) {

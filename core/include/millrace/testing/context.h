@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <map>
 #include <memory>
@@ -13,15 +14,15 @@
 
 namespace millrace::testing {
 
-/// Moves only when the test says so.
+/// Moves only when the test says so. Any thread may read it; one moves it.
 class ManualClock final : public Clock {
  public:
   [[nodiscard]] Timestamp now() const override { return now_; }
   void set(Timestamp now) { now_ = now; }
-  void advance(Duration by) { now_ += by; }
+  void advance(Duration by) { now_ = now_.load() + by; }
 
  private:
-  Timestamp now_{std::chrono::hours(24)};
+  std::atomic<Timestamp> now_{Timestamp(std::chrono::hours(24))};
 };
 
 /// Records what a stage reports. Safe to use from the stage's threads.
