@@ -23,7 +23,7 @@ class LibpcapReader final : public CaptureReader {
   LibpcapReader(std::string name, std::uint32_t snaplen, std::unique_ptr<ByteSource> bytes)
       : name_(std::move(name)),
         snaplen_(snaplen),
-        stream_{std::move(bytes), {}, 0},
+        stream_{.bytes = std::move(bytes)},
         buffer_(std::size_t{64} * 1024) {
     cookie_io_functions_t functions{};
     functions.read = &Stream::read;
@@ -86,8 +86,8 @@ class LibpcapReader final : public CaptureReader {
   /// What libpcap reads from. An exception cannot pass through it and is kept.
   struct Stream {
     std::unique_ptr<ByteSource> bytes;
-    std::exception_ptr error;
-    std::uint64_t position;
+    std::exception_ptr error = nullptr;
+    std::uint64_t position = 0;
 
     static ssize_t read(void* cookie, char* to, std::size_t size) {
       auto& stream = *static_cast<Stream*>(cookie);
