@@ -259,8 +259,9 @@ void Pipeline::wait_for_end() {
     const auto drain = [&](const char* why) {
       draining = true;
       deadline = std::chrono::steady_clock::now() + options_.drain;
-      logger_.log(LogLevel::info, {}, fmt::format("{}: stopping the sources and draining", why));
       state_.stop.request_stop();
+      // Said when it is true: whoever reads it may ask for the health.
+      logger_.log(LogLevel::info, {}, fmt::format("{}: stopping the sources and draining", why));
     };
     signalfd_siginfo info{};
     while (::read(signals.get(), &info, sizeof info) == sizeof info) {
