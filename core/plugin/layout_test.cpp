@@ -128,6 +128,8 @@ std::string layout() {
   VIRTUAL(Sink<Packet>, write);
   VIRTUAL(Sink<Packet>, flush);
   VIRTUAL(Clock, now);
+  VIRTUAL(Condition, fails);
+  VIRTUAL(Condition, holds);
   VIRTUAL(Context, stage);
   VIRTUAL(Context, clock);
   VIRTUAL(Context, log);
@@ -135,6 +137,8 @@ std::string layout() {
   VIRTUAL(Context, dropped);
   VIRTUAL(Context, handled);
   VIRTUAL(Context, progress);
+  VIRTUAL(Context, condition);
+  VIRTUAL(Context, not_ready);
   VIRTUAL(Context, find_file);
   VIRTUAL(OpenContext, shared_erased);
   VIRTUAL(ConfigListener, changed);

@@ -12,6 +12,8 @@
 
 #include "millrace/context.h"
 
+#include "run/conditions.h"
+
 namespace millrace::host {
 
 /// A counter that mostly has one writer at a time; then it costs no locked instruction. Any thread
@@ -50,6 +52,8 @@ class Account {
   Tally batches;
   Counter busy_ns;      ///< time in the stage's own code, see BusySampler
   Counter undelivered;  ///< of a source: batches whose receipt failed
+
+  Conditions conditions;
 
   std::atomic<std::uint64_t> progress_done{0};  ///< see Context::progress
   std::atomic<std::uint64_t> progress_total{0};

@@ -28,6 +28,8 @@ struct Surroundings {
   Logger& logger;
   std::filesystem::path data_folder;
   SharedObjects shared{};
+  /// Why the pipeline is not ready, see Context::not_ready; set before any stage is opened.
+  std::function<std::string()> not_ready{};
 };
 
 /// The Context of one instance of a stage, or of a config provider. The account and the
@@ -65,6 +67,14 @@ class HostContext final : public Context {
   void progress(std::uint64_t done, std::uint64_t total) override {
     account_.progress_done = done;
     account_.progress_total = total;
+  }
+  Condition& condition(std::string_view name) override {
+    return account_.conditions.get(name, [this](LogLevel level, std::string_view message) {
+      surroundings_.logger.log(level, name_, message);
+    });
+  }
+  [[nodiscard]] std::string not_ready() const override {
+    return surroundings_.not_ready ? surroundings_.not_ready() : std::string();
   }
   [[nodiscard]] std::filesystem::path find_file(const std::filesystem::path& path) const override {
     return millrace::find_file(path, surroundings_.data_folder);

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <system_error>
 
+#include "millrace/condition.h"
 #include "millrace/time.h"
 
 namespace millrace {
@@ -111,6 +112,14 @@ class Context {
 
   /// A finite source tells how far it is, in bytes or any other unit. `total` 0: not known.
   virtual void progress(std::uint64_t done, std::uint64_t total) = 0;
+
+  /// A condition that the stage needs to do its work, see Condition. The same name gives the same
+  /// condition, also to other instances of the stage; it lives as long as the context. A call that
+  /// throws Transient needs none: the host reports it by itself.
+  virtual Condition& condition(std::string_view name) = 0;
+  /// Why the pipeline as a whole cannot do its work at this moment, as /health says it; empty: it
+  /// can. For a stage that answers for others, such as a receiver of uploads.
+  [[nodiscard]] virtual std::string not_ready() const = 0;
 
   /// An input file named in the pipeline file (a model, a capture): `path` as it is if it is
   /// absolute or exists below the working folder, else below the data folder of the installation if

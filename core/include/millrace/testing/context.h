@@ -58,6 +58,14 @@ class TestContext final : public Context {
     const std::lock_guard lock(mutex_);
     progress_ = {done, total};
   }
+  Condition& condition(std::string_view name) override {
+    const std::lock_guard lock(mutex_);
+    return conditions_.try_emplace(std::string(name)).first->second;
+  }
+  [[nodiscard]] std::string not_ready() const override {
+    const std::lock_guard lock(mutex_);
+    return not_ready_;
+  }
   [[nodiscard]] std::filesystem::path find_file(const std::filesystem::path& path) const override {
     return path;
   }
@@ -86,6 +94,18 @@ class TestContext final : public Context {
     return progress_;
   }
 
+  /// Why the condition fails; empty: it holds.
+  [[nodiscard]] std::string failing(const std::string& condition) const {
+    const std::lock_guard lock(mutex_);
+    const auto found = conditions_.find(condition);
+    return found == conditions_.end() ? std::string() : found->second.why();
+  }
+  /// What `not_ready` returns from now on.
+  void set_not_ready(std::string why) {
+    const std::lock_guard lock(mutex_);
+    not_ready_ = std::move(why);
+  }
+
   ManualClock manual_clock;
   /// What `shared` gives out; set it from another context to test stages that meet.
   std::shared_ptr<SharedObjects> shared_objects = std::make_shared<SharedObjects>();
@@ -97,11 +117,33 @@ class TestContext final : public Context {
   }
 
  private:
+  class RecordedCondition final : public Condition {
+   public:
+    void fails(std::string_view why, Grace /*grace*/) noexcept override {
+      const std::lock_guard lock(mutex_);
+      why_ = why;
+    }
+    void holds() noexcept override {
+      const std::lock_guard lock(mutex_);
+      why_.clear();
+    }
+    [[nodiscard]] std::string why() const {
+      const std::lock_guard lock(mutex_);
+      return why_;
+    }
+
+   private:
+    mutable std::mutex mutex_;
+    std::string why_;
+  };
+
   std::string stage_;
   mutable std::mutex mutex_;
   std::vector<std::pair<LogLevel, std::string>> messages_;
   std::map<std::string, Counter> counters_;
   std::map<std::string, std::uint64_t> dropped_;
+  std::map<std::string, RecordedCondition> conditions_;
+  std::string not_ready_;
   Counter handled_;
   std::vector<std::pair<std::string, std::string>> rejected_;
   std::pair<std::uint64_t, std::uint64_t> progress_{};
