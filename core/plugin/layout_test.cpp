@@ -139,6 +139,7 @@ std::string layout() {
   VIRTUAL(Context, progress);
   VIRTUAL(Context, condition);
   VIRTUAL(Context, not_ready);
+  VIRTUAL(Context, incomplete);
   VIRTUAL(Context, find_file);
   VIRTUAL(OpenContext, shared_erased);
   VIRTUAL(ConfigListener, changed);

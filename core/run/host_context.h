@@ -30,6 +30,8 @@ struct Surroundings {
   SharedObjects shared{};
   /// Why the pipeline is not ready, see Context::not_ready; set before any stage is opened.
   std::function<std::string()> not_ready{};
+  /// See Context::incomplete.
+  std::function<std::string()> incomplete{};
 };
 
 /// The Context of one instance of a stage, or of a config provider. The account and the
@@ -75,6 +77,9 @@ class HostContext final : public Context {
   }
   [[nodiscard]] std::string not_ready() const override {
     return surroundings_.not_ready ? surroundings_.not_ready() : std::string();
+  }
+  [[nodiscard]] std::string incomplete() const override {
+    return surroundings_.incomplete ? surroundings_.incomplete() : std::string();
   }
   [[nodiscard]] std::filesystem::path find_file(const std::filesystem::path& path) const override {
     return millrace::find_file(path, surroundings_.data_folder);

@@ -256,6 +256,81 @@ TEST_F(PipelineTest, SignalDrains) {
   EXPECT_EQ(notes_.receipts_failed, 0);
 }
 
+/// A source that says how far it is, and a sink that asks at the end whether it has got all.
+class IncompleteTest : public PipelineTest {
+ protected:
+  /// Gives `total` numbers, one a batch; tells of `announced`.
+  class Telling final : public Source<Number> {
+   public:
+    Telling(std::uint64_t total, std::uint64_t announced) : total_(total), announced_(announced) {}
+    void open(Context& context) override { context_ = &context; }
+    void run(Output<Number>& out, std::stop_token stop) override {
+      for (std::uint64_t i = 0; i < total_ && !stop.stop_requested(); ++i) {
+        out.push(Batch<Number>(std::vector<Number>{{static_cast<int>(i)}}));
+        context_->progress(i + 1, announced_);
+      }
+    }
+
+   private:
+    std::uint64_t total_;
+    std::uint64_t announced_;
+    Context* context_ = nullptr;
+  };
+  class Asking final : public Sink<Number> {
+   public:
+    explicit Asking(std::string& said, Noting::Function on_batch)
+        : said_(said), on_batch_(std::move(on_batch)) {}
+    void open(Context& context) override { context_ = &context; }
+    void write(Batch<Number>& in) override { on_batch_(in); }
+    void flush() override { said_ = context_->incomplete(); }
+
+   private:
+    std::string& said_;
+    Noting::Function on_batch_;
+    Context* context_ = nullptr;
+  };
+  void ask(std::uint64_t total, std::uint64_t announced, const Noting::Function& on_batch) {
+    builder_.add("numbers", StageKind::source, {},
+                 [=] { return std::make_unique<Telling>(total, announced); });
+    builder_.add("asking", StageKind::sink, {0},
+                 [=, this] { return std::make_unique<Asking>(said_, on_batch); });
+  }
+  static void interrupt_at_250(Batch<Number>& in) {
+    if (!in.items.empty() && in.items.front().value == 250) {
+      ::kill(::getpid(), SIGTERM);
+      std::this_thread::sleep_for(100ms);  // the source must not be faster than the signal
+    }
+  }
+  std::string said_ = "not asked";
+};
+
+TEST_F(IncompleteTest, InputThatEndedByItselfIsWhole) {
+  ask(1000, 1000, [](Batch<Number>&) {});
+  EXPECT_EQ(run(), Exit::done);
+  EXPECT_EQ(said_, "");
+}
+
+TEST_F(IncompleteTest, InputThatWasInterruptedIsNot) {
+  ask(1'000'000'000, 1'000'000'000, interrupt_at_250);
+  (void)run();
+  EXPECT_THAT(said_, ContainsRegex("'numbers' was stopped after [0-9]+ % of its input"));
+}
+
+TEST_F(IncompleteTest, InputWithoutAnEndEndsWithTheSignal) {
+  ask(1'000'000'000, 0, interrupt_at_250);
+  EXPECT_EQ(run(), Exit::done);
+  EXPECT_EQ(said_, "");
+}
+
+TEST_F(IncompleteTest, InputOfAStageThatFailedIsNot) {
+  ask(1000, 1000, [](Batch<Number>&) {});
+  sink({0}, [](Batch<Number>& in) {
+    if (!in.items.empty()) throw std::runtime_error("broken");
+  });
+  EXPECT_EQ(run(), Exit::failed);
+  EXPECT_THAT(said_, ContainsRegex("stage 'sink' .*broken"));
+}
+
 TEST_F(PipelineTest, DrainDeadlineForcesTheEndAndNamesTheStage) {
   source(-1, 5);
   sink({0}, [](Batch<Number>&) {

@@ -31,7 +31,9 @@ class StageRunner;
 
 /// What the stages of one running pipeline share.
 struct RunState {
-  RunState(Logger& logger, std::filesystem::path data) : surroundings{logger, std::move(data)} {}
+  RunState(Logger& logger, std::filesystem::path data) : surroundings{logger, std::move(data)} {
+    surroundings.incomplete = [this] { return incomplete(); };
+  }
 
   Surroundings surroundings;
   std::stop_source stop;  ///< asks the sources to end
@@ -48,10 +50,22 @@ struct RunState {
     const std::lock_guard lock(mutex_);
     return cause_;
   }
+  /// A source was stopped before the end of what it reads.
+  void cut_short(std::string what) {
+    const std::lock_guard lock(mutex_);
+    if (cut_short_.empty()) cut_short_ = std::move(what);
+  }
+  /// Why not all of the input has come or will come, as far as is known now; empty: nothing is
+  /// missing.
+  [[nodiscard]] std::string incomplete() const {
+    const std::lock_guard lock(mutex_);
+    return cause_.empty() ? cut_short_ : cause_;
+  }
 
  private:
   mutable std::mutex mutex_;
   std::string cause_;
+  std::string cut_short_;
 };
 
 /// One stage of a running pipeline: its instances, its queue if it has one, its account, and the

@@ -123,7 +123,20 @@ void SinkDataset::write(Batch<Session>& in) {
 
 void SinkDataset::flush() {
   if (written_) return;
+  // A part of the input is no data set, and the one that is there may be whole.
+  if (const std::string why = context_->incomplete(); !why.empty()) {
+    throw std::runtime_error(fmt::format(
+        "no data set is written, because the input is not complete; what is in '{}' stays as it "
+        "was ({})",
+        options_.path, why));
+  }
   const DataSplit split = rows_.split(options_.dev_share);
+  if (split.train.empty()) {
+    throw std::runtime_error(
+        fmt::format("no data set is written, because no session came that has a label and a usable "
+                    "byte; what is in '{}' stays as it was",
+                    options_.path));
+  }
   const std::filesystem::path folder = options_.path;
   if (options_.format == DataFormat::idx) {
     write_idx(folder, split, options_.bytes);
@@ -155,7 +168,7 @@ void SinkDataset::report(const DataSplit& split) {
   const std::string what =
       fmt::format("{} sessions in train, {} in dev, {} classes, in '{}'", split.train.size(),
                   split.dev.size(), split.labels.size(), options_.path);
-  context_->log(split.train.empty() ? LogLevel::warning : LogLevel::info, what);
+  context_->info(what);
 }
 
 }  // namespace millrace

@@ -213,12 +213,39 @@ TEST_F(SinkDatasetTest, PartsOfAnEarlierRunDoNotStay) {
   EXPECT_FALSE(is_there("dev-labels-idx1-ubyte"));
 }
 
-TEST_F(SinkDatasetTest, RunWithoutSessionsLeavesWholeFilesAndAWarning) {
-  run({});
-  EXPECT_EQ(file("train-images-idx3-ubyte"),
-            std::string("\0\0\x08\x03\0\0\0\0\0\0\0\x02\0\0\0\x02", 16));
-  EXPECT_EQ(file("train-labels-idx1-ubyte"), std::string("\0\0\x08\x01\0\0\0\0", 8));
-  EXPECT_EQ(context_.messages().back().first, LogLevel::warning);
+TEST_F(SinkDatasetTest, InputThatIsNotWholeReplacesNothing) {
+  for (const DataFormat format : {DataFormat::idx, DataFormat::npz}) {
+    options_.format = format;
+    const std::string name = format == DataFormat::idx ? "train-images-idx3-ubyte" : "dataset.npz";
+    run({session(three_)});
+    const std::string before = file(name);
+    context_.set_incomplete("'capture' was stopped after 40 % of its input");
+    try {
+      run({session(two_)});
+      FAIL() << "half of the input was written";
+    } catch (const std::runtime_error& error) {
+      EXPECT_THAT(error.what(), AllOf(HasSubstr(options_.path), HasSubstr("stays as it was"),
+                                      HasSubstr("40 % of its input")));
+    }
+    EXPECT_EQ(file(name), before);
+    context_.set_incomplete("");
+    run({session(two_)});
+    EXPECT_NE(file(name), before);
+  }
+}
+
+TEST_F(SinkDatasetTest, InputWithoutASessionReplacesNothing) {
+  run({session(three_)});
+  const std::string before = file("train-images-idx3-ubyte");
+  for (const std::vector<Session>& sessions : {std::vector<Session>{}, {session(one_)}}) {
+    try {
+      run(sessions);
+      FAIL() << "a data set without rows was written";
+    } catch (const std::runtime_error& error) {
+      EXPECT_THAT(error.what(), AllOf(HasSubstr("no session came"), HasSubstr("stays as it was")));
+    }
+    EXPECT_EQ(file("train-images-idx3-ubyte"), before);
+  }
 }
 
 // Real writes that are cut short: the earlier files stay, and the same call works later.

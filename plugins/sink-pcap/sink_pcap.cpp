@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "output_folder.h"
@@ -74,14 +75,16 @@ void SinkPcap::open(Context& context) {
   context_ = &context;
   if (options_.file_per == FilePer::run) {
     constexpr mode_t kMode = 0644;
-    const int fd = options_.path == "-" ? ::dup(STDOUT_FILENO)
-                                        : ::open(options_.path.c_str(),
-                                                 O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, kMode);
+    const int fd = options_.path == "-"
+                       ? ::dup(STDOUT_FILENO)
+                       : ::open(options_.path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, kMode);
     if (fd < 0) {
       throw ConfigError("path", fmt::format("cannot write '{}': {}", options_.path,
                                             std::system_category().message(errno)));
     }
     writer_.adopt(files_.try_emplace("", options_.path).first->second, fd);
+    struct stat status {};
+    if (options_.path != "-" && ::fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) replace_ = fd;
     return;
   }
   rlimit limit{};
@@ -156,8 +159,19 @@ SinkPcap::Place SinkPcap::place_of(const Packet& packet) {
   return place;
 }
 
+/// Not when it is opened: a pipeline that fails to start must destroy nothing.
+void SinkPcap::empty_earlier_file() {
+  if (replace_ < 0) return;
+  while (::ftruncate(replace_, 0) != 0) {
+    if (errno == EINTR) continue;
+    throw std::system_error(errno, std::system_category(), fmt::format("'{}'", options_.path));
+  }
+  replace_ = -1;
+}
+
 void SinkPcap::write(Batch<Packet>& in) {
   write_out();  // what an attempt before left
+  if (!in.items.empty()) empty_earlier_file();
   std::vector<Place> places;
   std::vector<std::size_t> foreign;
   places.reserve(in.items.size());
@@ -192,7 +206,9 @@ void SinkPcap::write(Batch<Packet>& in) {
 
 void SinkPcap::flush() {
   if (options_.file_per == FilePer::run && !files_.begin()->second.link) {
-    // A capture without packets is a capture too.
+    // A capture without packets is a capture too, unless packets are missing.
+    if (replace_ >= 0 && !context_->incomplete().empty()) return;
+    empty_earlier_file();
     writer_.add_header(files_.begin()->second, LinkType::ethernet);
   }
   write_out();

@@ -64,6 +64,7 @@ class SinkPcap final : public Sink<Packet> {
                 std::string_view& reason);
   Place file_named(const std::string& name);
   void write_out();
+  void empty_earlier_file();
 
   PcapFileOptions options_;
   Context* context_ = nullptr;
@@ -74,6 +75,7 @@ class SinkPcap final : public Sink<Packet> {
   std::map<std::pair<FiveTuple, std::uint32_t>, File*> sessions_;
   CaptureWriter writer_;
   std::vector<Receipt> receipts_;  ///< of the batches that wait in writer_
+  int replace_ = -1;               ///< the writer's file that still holds what an earlier run wrote
 };
 
 }  // namespace millrace

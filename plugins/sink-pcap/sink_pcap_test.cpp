@@ -63,6 +63,29 @@ TEST_F(SinkPcapTest, PacketsOfAnotherLinkTypeAreRejected) {
   }
 }
 
+TEST_F(SinkPcapTest, AnEarlierFileStaysUntilThereIsSomethingToReplaceItWith) {
+  const auto size = [this] { return fs::file_size(path_); };
+  std::ofstream(path_) << std::string(1000, 'x');
+  testing::TestContext context;
+  { testing::Driven<SinkPcap> fails_to_start(context, PcapFileOptions{.path = path_}); }
+  EXPECT_EQ(size(), 1000U);
+  {
+    testing::Driven<SinkPcap> sink(context, PcapFileOptions{.path = path_});
+    context.set_incomplete("a stage failed");
+    sink.flush();
+  }
+  EXPECT_EQ(size(), 1000U);
+  context.set_incomplete("");
+  testing::Driven<SinkPcap> sink(context, PcapFileOptions{.path = path_});
+  sink.write(Batch<Packet>({{{}, bytes_.data(), 4, 4, LinkType::ethernet}}));
+  EXPECT_EQ(size(), 24U + 16 + 4);
+  sink.flush();
+  EXPECT_EQ(size(), 24U + 16 + 4);
+  testing::Driven<SinkPcap> empty(context, PcapFileOptions{.path = path_});
+  empty.flush();
+  EXPECT_EQ(size(), 24U) << "a capture without packets";
+}
+
 TEST_F(SinkPcapTest, FullDiskIsTransientAtTheNextCall) {
   SinkPcap sink({.path = "/dev/full"});
   testing::TestContext context;

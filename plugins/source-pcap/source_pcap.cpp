@@ -127,6 +127,7 @@ void SourcePcap::compile_filter(const CaptureReader& reader) {
 void SourcePcap::run(Output<Packet>& out, std::stop_token stop) {
   const std::stop_callback pass_on(stop, [this] { stop_.request_stop(); });
   if (live_) return live_->run(out, batcher_, gate_, options_.duration, *context_, stop);
+  context_->progress(0, total_);
   for (std::size_t i = 0; i < files_.size() && !satisfied_ && !stop.stop_requested(); ++i) {
     read_file(i, out, stop);
   }

@@ -4,12 +4,14 @@ import os
 import pathlib
 import random
 import re
+import signal
 import sqlite3
 import subprocess
+import urllib.request
 
 import pytest
 from captures import records, synthetic
-from millrace import BUILD, CAPTURE, HAS_MODEL, PRINT, SESSIONS, SHARED, SOURCE, pipeline, run
+from millrace import BUILD, CAPTURE, HAS_MODEL, PRINT, Running, SESSIONS, SHARED, SOURCE, pipeline, run, until
 
 np = pytest.importorskip("numpy", reason="python3-numpy is not installed")
 pytest.importorskip("torch", reason="python3-torch is not installed")
@@ -67,6 +69,57 @@ def shell(folder: pathlib.Path, command: str) -> str:
     result = subprocess.run(command, shell=True, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
     return result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("output", ("idx", "npz"))
+@pytest.mark.parametrize("fault", ("stray", "damaged", "nothing", "elsewhere"))
+def test_a_run_that_fails_leaves_the_data_set_as_it_was(captures, tmp_path, fault, output):
+    out = tmp_path / "data"
+    make(captures, out, "--set", f"dataset.format={output}")
+    before = files(out)
+    file, more = "pipelines/dataset.toml", []
+    if fault == "stray":
+        (captures / "web/a_labels.csv").write_text("session,label\n", encoding="utf-8")
+    elif fault == "damaged":
+        damaged = bytearray(capture_of("web", 2))
+        damaged[2000:3000] = b"\xff" * 1000
+        (captures / "web/2020/z.pcap").write_bytes(damaged)
+    elif fault == "nothing":
+        more = ["--set", "capture.filter=port 9"]
+    else:  # another branch of the pipeline
+        full = '[stage.full]\nuse = "sink-pcap"\nfrom = "capture"\npath = "/dev/full"\nretry_for = "0s"\n'
+        file = pipeline(tmp_path, (SOURCE / file).read_text(encoding="utf-8"), full)
+    result = run("run", file, "--var", f"CAPTURES={captures}", "--var", f"OUT={out}",
+                 "--set", f"dataset.format={output}", *more)
+    assert result.returncode == 1, result.stderr
+    assert "stays as it was" in result.stderr
+    assert files(out) == before
+
+
+@pytest.mark.parametrize("sent", (signal.SIGINT, signal.SIGTERM))
+def test_an_interrupted_run_leaves_the_data_set_as_it_was(captures, tmp_path, sent):
+    out = tmp_path / "data"
+    make(captures, out)
+    before = files(out)
+    large = capture_of("web", 2)
+    large += large[24:] * (32_000_000 // len(large))
+    (captures / "web/2020/b.pcap").write_bytes(large)
+    for number in range(100):  # a gigabyte and more, of which hardly any is ever read
+        (captures / f"web/2020/c{number}.pcap").symlink_to("b.pcap")
+    running = Running(tmp_path / "log", "pipelines/dataset.toml", "--var", f"CAPTURES={captures}", "--var", f"OUT={out}",
+                      "--admin", "127.0.0.1:0")
+    url = running.wait_for(r"health and metrics on (http://\S+)").group(1)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def metrics() -> str:
+        with opener.open(url.rstrip("/") + "/metrics", timeout=10) as answer:
+            return answer.read().decode()
+    until(lambda: re.search(r'out\w*{[^}]*stage="capture"[^}]*} [1-9]', metrics()), 60, "packets")
+    running.process.send_signal(sent)
+    assert running.process.wait(60) != 0
+    assert "'capture' was stopped after" in running.text()
+    assert "stays as it was" in running.text()
+    assert files(out) == before
 
 
 @needs_model

@@ -120,6 +120,10 @@ class Context {
   /// Why the pipeline as a whole cannot do its work at this moment, as /health says it; empty: it
   /// can. For a stage that answers for others, such as a receiver of uploads.
   [[nodiscard]] virtual std::string not_ready() const = 0;
+  /// For `flush`: why the input that has ended is not whole. A stage has failed, or a source was
+  /// stopped before the end of what it reads (it had told its `progress`). Empty: it is whole. A
+  /// stage that replaces an earlier result by one of the whole input must not do so otherwise.
+  [[nodiscard]] virtual std::string incomplete() const = 0;
 
   /// An input file named in the pipeline file (a model, a capture): `path` as it is if it is
   /// absolute or exists below the working folder, else below the data folder of the installation if

@@ -66,6 +66,10 @@ class TestContext final : public Context {
     const std::lock_guard lock(mutex_);
     return not_ready_;
   }
+  [[nodiscard]] std::string incomplete() const override {
+    const std::lock_guard lock(mutex_);
+    return incomplete_;
+  }
   [[nodiscard]] std::filesystem::path find_file(const std::filesystem::path& path) const override {
     return path;
   }
@@ -104,6 +108,11 @@ class TestContext final : public Context {
   void set_not_ready(std::string why) {
     const std::lock_guard lock(mutex_);
     not_ready_ = std::move(why);
+  }
+  /// What `incomplete` returns from now on.
+  void set_incomplete(std::string why) {
+    const std::lock_guard lock(mutex_);
+    incomplete_ = std::move(why);
   }
 
   ManualClock manual_clock;
@@ -144,6 +153,7 @@ class TestContext final : public Context {
   std::map<std::string, std::uint64_t> dropped_;
   std::map<std::string, RecordedCondition> conditions_;
   std::string not_ready_;
+  std::string incomplete_;
   Counter handled_;
   std::vector<std::pair<std::string, std::string>> rejected_;
   std::pair<std::uint64_t, std::uint64_t> progress_{};
