@@ -31,22 +31,31 @@ void Claim::open(Context& context) {
   const RedisTimeouts timeouts{options_.connect_timeout, options_.timeout};
   connection_ =
       std::make_unique<RedisConnection>(address, timeouts, &context.counter("reconnects"));
-  try {
-    connection_->open();
-  } catch (const Transient& error) {
-    context.warning(error.what());
-  }
+  watch_ = std::make_unique<ServerWatch>(
+      ServerWatch::Settings{.address = address,
+                            .timeouts = timeouts,
+                            .prefix = options_.prefix,
+                            .names = names_,
+                            .shared = {layout_setting(), buckets_setting(options_.buckets)},
+                            .role = ServerWatch::Role::analyser},
+      context);
+  watch_->start();
   settler_ = std::make_unique<Settler>(address, timeouts, names_, context);
 }
 
 void Claim::close() noexcept {
   if (settler_) settler_->stop(options_.timeout);
   settler_.reset();
+  if (watch_) watch_->stop();
+  watch_.reset();
   connection_.reset();
 }
 
 void Claim::process(Batch<Ticket>& in, Output<Session>& out) {
+  watch_->require_settings();
   if (in.items.empty()) return;
+  watch_->require_server();
+  watch_->require_record();
   connection_->open();
   // Kept while the call has to be made again: what it may have leased without hearing of it is its
   // own then.

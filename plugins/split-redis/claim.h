@@ -12,6 +12,7 @@
 
 #include "connection.h"
 #include "layout.h"
+#include "server_watch.h"
 #include "settler.h"
 
 namespace millrace {
@@ -65,6 +66,7 @@ class Claim final : public Transform<Ticket, Session> {
 
   ClaimOptions options_;
   std::vector<KeyNames> names_;
+  std::unique_ptr<ServerWatch> watch_;
   std::unique_ptr<RedisConnection> connection_;
   std::unique_ptr<Settler> settler_;
   SessionBatch batch_;

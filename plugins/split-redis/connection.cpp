@@ -1,5 +1,6 @@
 #include "connection.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
@@ -22,11 +23,14 @@ timeval to_timeval(Duration duration) {
   return {static_cast<time_t>(us / 1000000), static_cast<suseconds_t>(us % 1000000)};
 }
 
-bool begins(std::string_view text, std::initializer_list<std::string_view> words) {
-  for (const std::string_view word : words) {
-    if (text.starts_with(word)) return true;
-  }
-  return false;
+/// Errors that Redis may not give again: it has no memory, is loading, its disk is full, a failover
+/// is going on, or it has too many clients.
+bool is_transient(std::string_view error) {
+  constexpr auto kBegins = std::to_array<std::string_view>(
+      {"OOM", "LOADING", "BUSY", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "MISCONF",
+       "NOREPLICAS", "ORDER", "UNKILLABLE", "ERR max number of clients"});
+  return std::ranges::any_of(kBegins,
+                             [&](std::string_view word) { return error.starts_with(word); });
 }
 
 void put_number(std::string& to, char mark, std::size_t number) {
@@ -106,9 +110,7 @@ void RedisConnection::log_in() {
     if (!is_error(*reply)) return;
     const std::string text(text_of(*reply));
     close();
-    if (begins(text, {"LOADING", "BUSY", "MASTERDOWN"})) {
-      throw Transient(address_.name() + ": " + text);
-    }
+    if (is_transient(text)) throw Transient(address_.name() + ": " + text);
     throw ConfigError("server", address_.name() + " refuses: " + text);
   };
   RedisCommand command;
@@ -186,10 +188,7 @@ RedisReply RedisConnection::call(const RedisCommand& command) {
 
 void RedisConnection::raise(const redisReply& error) const {
   const std::string text = address_.name() + ": " + std::string(text_of(error));
-  if (begins(text_of(error), {"OOM", "LOADING", "BUSY", "MASTERDOWN", "READONLY", "CLUSTERDOWN",
-                              "TRYAGAIN", "MISCONF", "NOREPLICAS", "ORDER", "UNKILLABLE"})) {
-    throw Transient(text);
-  }
+  if (is_transient(text_of(error))) throw Transient(text);
   throw std::runtime_error(text);
 }
 

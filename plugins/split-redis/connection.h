@@ -90,8 +90,8 @@ class RedisConnection {
   [[nodiscard]] RedisReply call(const RedisCommand& command);
 
   [[nodiscard]] const RedisAddress& address() const { return address_; }
-  /// Transient for an error that Redis may not give again (no memory, loading, a failing master),
-  /// else std::runtime_error.
+  /// Transient for an error that Redis may not give again (no memory, a full disk, loading, a
+  /// failing master), else std::runtime_error.
   [[noreturn]] void raise(const redisReply& error) const;
 
  private:

@@ -63,8 +63,8 @@ MILLRACE_PLUGIN(
             .between(Duration(0), kLongestTime),
         option<&SplitRedisOptions::max_memory>(
             "max_memory",
-            "packets wait while Redis holds more bytes than this; 0: until Redis itself refuses "
-            "(its 'maxmemory')"),
+            "packets wait while Redis holds more bytes than this (an upload is answered 503 then); "
+            "0: 80 % of Redis's own 'maxmemory', or half of its machine's memory if it has none"),
         option<&SplitRedisOptions::batch>(
             "batch",
             "packets that are sorted by session at a time: the more, the fewer times Redis has "

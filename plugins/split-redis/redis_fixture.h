@@ -270,6 +270,7 @@ class Claimer {
     if (stage_) stage_->close();
     stage_.reset();
   }
+  [[nodiscard]] Claim& stage() { return *stage_; }
 
   testing::TestContext context{"claim"};
   testing::Recorder<Session> recorder;
@@ -313,13 +314,13 @@ class RedisTest : public ::testing::Test {
   static char kind(const std::string& key) { return key[key.find('}') + 1]; }
   std::map<char, int> kinds() {
     std::map<char, int> counts;
-    for (const std::string& key : keys()) ++counts[kind(key)];
+    for (const std::string& key : keys("{*")) ++counts[kind(key)];
     return counts;
   }
   /// Sessions whose packets are there.
   int waiting() {
     int count = 0;
-    for (const std::string& key : keys()) {
+    for (const std::string& key : keys("{*")) {
       if (std::string_view("sdh").find(kind(key)) != std::string_view::npos &&
           number({"LLEN", key}) > 1)
         ++count;
@@ -327,7 +328,7 @@ class RedisTest : public ::testing::Test {
     return count;
   }
   void expect_every_key_expires() {
-    for (const std::string& key : keys()) EXPECT_GT(number({"TTL", key}), 0) << key;
+    for (const std::string& key : keys("{*")) EXPECT_GT(number({"TTL", key}), 0) << key;
   }
 
   /// All sessions of the tickets, as one analyser gets them.

@@ -38,7 +38,7 @@ Settler::Settler(const RedisAddress& address, RedisTimeouts timeouts, std::vecto
                  Context& context)
     : connection_(address, timeouts, &context.counter("reconnects")),
       names_(std::move(names)),
-      context_(context),
+      condition_(context.condition("settle")),
       settled_(context.counter("settled")),
       lost_(context.counter("lease-lost")),
       returned_(context.counter("returned")),
@@ -80,7 +80,6 @@ void Settler::fail_held(std::unique_lock<std::mutex>& lock) {
 
 void Settler::run() noexcept {
   Desk& desk = *desk_;
-  bool warned = false;
   std::deque<Settlement> work;
   std::unique_lock lock(desk.mutex_);
   while (true) {
@@ -100,13 +99,11 @@ void Settler::run() noexcept {
     std::string trouble;
     try {
       settle(work);
-      warned = false;
+      condition_.holds();
     } catch (const std::exception& error) {
       trouble = error.what();
       connection_.close();
-      if (!std::exchange(warned, true)) {
-        context_.warning("leases cannot be ended, trying again: " + trouble);
-      }
+      condition_.fails("leases cannot be ended, trying again: " + trouble);
     }
     lock.lock();
     if (trouble.empty()) continue;

@@ -67,7 +67,7 @@ class Settler {
 
   RedisConnection connection_;
   std::vector<KeyNames> names_;
-  Context& context_;
+  Condition& condition_;  ///< leases can be ended
   Counter& settled_;
   Counter& lost_;
   Counter& returned_;

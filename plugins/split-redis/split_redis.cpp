@@ -1,7 +1,8 @@
 #include "split_redis.h"
 
 #include <algorithm>
-#include <charconv>
+#include <array>
+#include <cstdio>
 
 #include <hiredis/hiredis.h>
 
@@ -28,6 +29,25 @@ std::string settings_of(const SplitRedisOptions& options) {
   append_number(settings, seconds(options.expire));
   append_number(settings, seconds(options.idle + options.remember));
   return settings;
+}
+
+std::string in_words(Duration duration) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.9g s",
+                std::chrono::duration<double>(duration).count());
+  return text.data();
+}
+
+std::vector<SharedSetting> shared_settings(const SplitRedisOptions& options) {
+  constexpr std::array<const char*, 3> kLayers{"l2", "l4", "l7"};
+  static_assert(static_cast<int>(Layer::l2) == 0 && static_cast<int>(Layer::l7) == 2);
+  return {layout_setting(),
+          buckets_setting(options.buckets),
+          {"keep", kLayers[static_cast<std::size_t>(options.keep)], true},
+          {"packets", std::to_string(options.packets)},
+          {"delay", in_words(options.delay)},
+          {"idle", in_words(options.idle)},
+          {"kept", std::to_string(seconds(options.idle + options.remember))}};
 }
 
 }  // namespace
@@ -119,21 +139,26 @@ void SplitRedis::open(Context& context) {
   thin_packets_ = &context.counter("sent-without-bytes");
   appended_ = &context.counter("appended");
   taken_back_ = &context.counter("taken-back");
-  window_ = std::make_unique<CallWindow>(parse_redis_url(options_.server, options_.ca),
-                                         RedisTimeouts{options_.connect_timeout, options_.timeout},
-                                         &context.counter("reconnects"));
-  try {
-    window_->ready();
-  } catch (const Transient& error) {
-    // It may well come up after us.
-    context.warning(error.what());
-  }
+  const RedisAddress address = parse_redis_url(options_.server, options_.ca);
+  const RedisTimeouts timeouts{options_.connect_timeout, options_.timeout};
+  watch_ =
+      std::make_unique<ServerWatch>(ServerWatch::Settings{.address = address,
+                                                          .timeouts = timeouts,
+                                                          .prefix = options_.prefix,
+                                                          .names = names_,
+                                                          .shared = shared_settings(options_),
+                                                          .role = ServerWatch::Role::receiver,
+                                                          .max_memory = options_.max_memory.bytes},
+                                    context);
+  watch_->start();
+  window_ = std::make_unique<CallWindow>(address, timeouts, &context.counter("reconnects"));
 }
 
 Coalesce SplitRedis::coalesce() const { return {options_.batch, std::chrono::milliseconds(5)}; }
 
 void SplitRedis::process(Batch<Packet>& in, Output<Ticket>& out) {
   watermark_ = std::max(watermark_, in.watermark);
+  watch_->require_server();
   window_->ready();
   while (window_->size() >= options_.in_flight) answer(out);
   const Timestamp now = context_->clock().now();
@@ -149,7 +174,8 @@ void SplitRedis::process(Batch<Packet>& in, Output<Ticket>& out) {
     }
     return;
   }
-  if (options_.max_memory.bytes != 0) check_memory(out);
+  watch_->require_room();
+  if (watch_->times_emptied() != times_emptied_) forget_all();
   decode_all(in);
   if (must_ask()) {
     drain(out);
@@ -178,6 +204,7 @@ void SplitRedis::drain(Output<Ticket>& out) {
 void SplitRedis::flush(Output<Ticket>& out) { drain(out); }
 
 void SplitRedis::close() noexcept {
+  if (watch_) watch_->stop();
   if (!window_) return;
   try {
     // What is not cleared now is announced once more by somebody's sweep, or expires.
@@ -189,28 +216,13 @@ void SplitRedis::close() noexcept {
     context_->warning(error.what());
   }
   window_.reset();
+  watch_.reset();
 }
 
-/// Packets wait while Redis is as full as it may be: claims make room.
-void SplitRedis::check_memory(Output<Ticket>& out) {
-  const Timestamp now = context_->clock().now();
-  if (now < next_memory_check_ && next_memory_check_ - now <= std::chrono::seconds(1)) return;
-  drain(out);
-  RedisCommand command;
-  command.put(std::string_view("INFO"), std::string_view("memory"));
-  const RedisReply reply = window_->ask(command);
-  const std::string_view text = text_of(*reply);
-  constexpr std::string_view kField = "used_memory:";
-  const std::size_t at = text.find(kField);
-  std::uint64_t used = 0;
-  if (at != std::string_view::npos) {
-    std::from_chars(text.data() + at + kField.size(), text.data() + text.size(), used);
-  }
-  if (used > options_.max_memory.bytes) {
-    throw Transient(window_->connection().address().name() + " holds " + std::to_string(used) +
-                    " bytes, more than 'max_memory'");
-  }
-  next_memory_check_ = now + std::chrono::seconds(1);
+/// Redis was emptied: nothing is as it was known to be.
+void SplitRedis::forget_all() {
+  times_emptied_ = watch_->times_emptied();
+  known_ = KnownFlows(options_.known);
 }
 
 }  // namespace millrace

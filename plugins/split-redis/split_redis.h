@@ -24,6 +24,7 @@
 #include "known_flows.h"
 #include "layout.h"
 #include "packet_groups.h"
+#include "server_watch.h"
 
 namespace millrace {
 
@@ -143,7 +144,7 @@ class SplitRedis final : public Transform<Packet, Ticket> {
   void drain(Output<Ticket>& out);
   void push(Batch<Ticket> tickets, Output<Ticket>& out);
   void sweep(bool look);
-  void check_memory(Output<Ticket>& out);
+  void forget_all();
 
   SplitRedisOptions options_;
   std::string run_;
@@ -179,7 +180,8 @@ class SplitRedis final : public Transform<Packet, Ticket> {
 
   Timestamp watermark_ = kNoTime;
   Timestamp next_sweep_ = kNoTime;
-  Timestamp next_memory_check_ = kNoTime;
+  std::unique_ptr<ServerWatch> watch_;
+  std::uint64_t times_emptied_ = 0;
   Context* context_ = nullptr;
   Counter* sessions_ = nullptr;
   Counter* joined_ = nullptr;
