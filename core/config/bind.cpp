@@ -10,12 +10,12 @@ bool bind_options(const ConfigValue::Table& entries, const std::vector<OptionSpe
                   void* options, const std::string& owner, Position owner_at,
                   const std::vector<std::string>& more_names, bool report_missing, Report& report) {
   bool good = true;
+  std::vector<std::string> names = more_names;
+  for (const OptionSpec& known : specs) names.push_back(known.name);
   const bool any_secret = std::ranges::any_of(specs, &OptionSpec::secret);
   for (const ConfigEntry& entry : entries) {
     const auto spec = std::ranges::find(specs, entry.key, &OptionSpec::name);
     if (spec == specs.end()) {
-      std::vector<std::string> names = more_names;
-      for (const OptionSpec& known : specs) names.push_back(known.name);
       report.add(entry.key_at, fmt::format("{} has no option '{}'", owner, entry.key), {},
                  nearest(entry.key, names));
       if (any_secret) hide(entry.value, report);  // it may be that one, mistyped

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <set>
 #include <sstream>
 
 #include <fmt/format.h>
@@ -158,8 +159,10 @@ class Reader {
         hide(entry.value, report_);  // which of its options are secret, nobody asks its plugin
       }
     }
+    std::set<std::string> said;
+    for (const ConfigEntry& entry : own) said.insert(entry.key);
     for (ConfigEntry& entry : of_plugin) {
-      if (find(own, entry.key) == nullptr) own.push_back(std::move(entry));
+      if (!said.contains(entry.key)) own.push_back(std::move(entry));
     }
     stage.options = std::move(own);
   }

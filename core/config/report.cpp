@@ -1,6 +1,7 @@
 #include "config/report.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include <fmt/format.h>
@@ -51,7 +52,12 @@ std::size_t code_point_length(char first) {
 }  // namespace
 
 std::uint32_t Report::add_source(std::string name, std::string text) {
-  sources_.push_back({std::move(name), std::move(text)});
+  std::vector<std::size_t> lines{0};
+  for (std::size_t end = text.find('\n'); end != std::string::npos;
+       end = text.find('\n', end + 1)) {
+    lines.push_back(end + 1);
+  }
+  sources_.push_back({std::move(name), std::move(text), std::move(lines)});
   return static_cast<std::uint32_t>(sources_.size() - 1);
 }
 
@@ -75,11 +81,13 @@ Report::Shown Report::shown(Position at) const {
     return hidden.begin.source == at.source && hidden.begin.line <= at.line &&
            at.line <= hidden.end.line;
   };
-  if (std::ranges::none_of(hidden_, touches)) return {printable(text), at.column, at.length};
+  std::vector<Hidden> here;
+  std::ranges::copy_if(hidden_, std::back_inserter(here), touches);
+  if (here.empty()) return {printable(text), at.column, at.length};
   const auto is_hidden = [&](std::uint32_t column) {
     const std::pair place(at.line, column);
-    return std::ranges::any_of(hidden_, [&](const Hidden& hidden) {
-      return touches(hidden) && std::pair(hidden.begin.line, hidden.begin.column) <= place &&
+    return std::ranges::any_of(here, [&](const Hidden& hidden) {
+      return std::pair(hidden.begin.line, hidden.begin.column) <= place &&
              place < std::pair(hidden.end.line, hidden.end.column);
     });
   };
@@ -114,12 +122,9 @@ Report::Shown Report::shown(Position at) const {
 
 std::string_view Report::line(Position at) const {
   if (at.line == 0 || at.source >= sources_.size()) return {};
-  std::string_view rest = sources_[at.source].text;
-  for (std::uint32_t number = 1; number < at.line; ++number) {
-    const std::size_t end = rest.find('\n');
-    if (end == std::string_view::npos) return {};
-    rest.remove_prefix(end + 1);
-  }
+  const Source& source = sources_[at.source];
+  if (at.line > source.lines.size()) return {};
+  std::string_view rest = std::string_view(source.text).substr(source.lines[at.line - 1]);
   rest = rest.substr(0, rest.find('\n'));
   if (rest.ends_with('\r')) rest.remove_suffix(1);
   return rest;
@@ -141,10 +146,19 @@ std::string Report::text() const {
   std::ranges::stable_sort(ordered, {}, [](const Told& told) { return told.entry->at; });
 
   std::string out;
+  std::size_t shown_entries = 0;
   for (const auto& [entry, kind] : ordered) {
+    if (shown_entries++ == kMostShown) {
+      out += fmt::format("... and {} more\n", ordered.size() - kMostShown);
+      break;
+    }
     const Position at = entry->at;
     out += fmt::format("{}: {}: {}\n", place(at), kind, printable(entry->message));
-    if (const auto [source_line, column, length] = shown(at); !source_line.empty()) {
+    // A line that no terminal can show is no help.
+    constexpr std::size_t kLongestLine = 1000;
+    if (line(at).size() > kLongestLine) {
+      // The place and the message say all there is.
+    } else if (const auto [source_line, column, length] = shown(at); !source_line.empty()) {
       out += fmt::format("{:5} | {}\n      | ", at.line, source_line);
       // Tabs are kept so that the caret stands below its column whatever their width is.
       for (std::uint32_t i = 0; i + 1 < column; ++i) {

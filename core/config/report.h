@@ -61,13 +61,17 @@ class Report {
   [[nodiscard]] std::string_view line(Position at) const;
 
   /// Errors and warnings in the order of the file: `file:line:column: error: message`, the line, a
-  /// caret line, and `expected` and `did you mean` where there is something to say.
+  /// caret line, and `expected` and `did you mean` where there is something to say. Beyond the
+  /// first kMostShown only their number.
   [[nodiscard]] std::string text() const;
+
+  static constexpr std::size_t kMostShown = 100;
 
  private:
   struct Source {
     std::string name;
     std::string text;
+    std::vector<std::size_t> lines;  ///< where each begins
   };
   struct Hidden {
     Position begin;

@@ -10,6 +10,8 @@
 #define TOML_EXCEPTIONS 1
 #include <toml++/toml.h>
 
+#include "millrace/text_depth.h"
+
 namespace millrace::host {
 
 namespace {
@@ -129,6 +131,14 @@ TomlDocument read_toml(const std::string& name, std::string text, const Variable
   TomlDocument document;
   constexpr int kMostErrors = 50;
   for (int attempt = 0; attempt < kMostErrors; ++attempt) {
+    if (auto fault = toml_fault(text)) {
+      document.syntax_errors = true;
+      const Position at{source, static_cast<std::uint32_t>(fault->line),
+                        static_cast<std::uint32_t>(fault->column), 1};
+      document.left_out.push_back(at);
+      report.add(at, std::move(fault->message));
+      return document;
+    }
     try {
       const toml::table root = toml::parse(text, name);
       Variables known = variables;
@@ -163,8 +173,16 @@ ConfigValue read_toml_value(const std::string& name, const std::string& text,
   // Of a command line nothing is shown but the name: the value may be a secret.
   const std::uint32_t source = report.add_source(name, {});
   ConfigValue out;
+  const std::string line = "v = " + text;
+  if (auto fault = toml_fault(line)) {
+    out.at = {source, 0, 0, 1};
+    out.value = std::string();
+    out.unresolved = true;
+    report.add(out.at, "the value is " + std::move(fault->message));
+    return out;
+  }
   try {
-    const toml::table root = toml::parse("v = " + text, name);
+    const toml::table root = toml::parse(line, name);
     if (root.size() == 1) return Converter(source, variables, report, false).value(*root.get("v"));
   } catch (const toml::parse_error&) {
     // Not a TOML value: a plain text, as a shell user writes it.

@@ -6,6 +6,8 @@
 #include <fmt/format.h>
 #include <toml++/toml.h>
 
+#include "millrace/text_depth.h"
+
 namespace millrace {
 
 namespace {
@@ -48,6 +50,10 @@ void collect(const toml::table& table, const std::string& prefix, std::string_vi
 }  // namespace
 
 Values read_toml_values(std::string_view text, std::string_view name) {
+  if (const auto fault = toml_fault(text)) {
+    throw std::runtime_error(
+        fmt::format("{}:{}:{}: {}", name, fault->line, fault->column, fault->message));
+  }
   try {
     const toml::table table = toml::parse(text);
     Values values;

@@ -51,5 +51,15 @@ TEST(TomlValues, MistakesHaveAPlace) {
   EXPECT_THAT(fault("a = \"\xFF\"\n"), StartsWith("agent.toml:1:"));
 }
 
+TEST(TomlValues, DeepTextsAreMistakesWithAPlace) {
+  std::string key;
+  for (int i = 0; i < 20000; ++i) key += "a.";
+  EXPECT_THAT(fault("interface = 'lo'\n" + key + "a = 1\n"),
+              StartsWith("agent.toml:2:128: nested deeper than 64 levels"));
+  EXPECT_THAT(fault("[" + key + "a]\n"), StartsWith("agent.toml:1:129: nested deeper"));
+  EXPECT_THAT(fault("a = " + std::string(20000, '[')),
+              StartsWith("agent.toml:1:68: nested deeper"));
+}
+
 }  // namespace
 }  // namespace millrace

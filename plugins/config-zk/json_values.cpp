@@ -6,6 +6,8 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "millrace/text_depth.h"
+
 #include "toml_values.h"
 
 namespace millrace {
@@ -48,6 +50,10 @@ std::string reason(const nlohmann::json::parse_error& error) {
 }  // namespace
 
 Values read_json_values(std::string_view text, std::string_view name) {
+  if (const auto fault = json_fault(text)) {
+    throw std::runtime_error(
+        fmt::format("{}:{}:{}: {}", name, fault->line, fault->column, fault->message));
+  }
   nlohmann::json object;
   try {
     object = nlohmann::json::parse(text);

@@ -41,5 +41,16 @@ TEST(JsonValues, MistakesHaveAPlace) {
   EXPECT_THAT(fault("{\"a\": \"\xFF\"}"), StartsWith("/a:1:"));
 }
 
+TEST(JsonValues, DeepObjectsAreMistakesWithAPlace) {
+  std::string deep;
+  std::string end;
+  for (int i = 0; i < 60000; ++i) {
+    deep += "{\"a\":";
+    end += '}';
+  }
+  EXPECT_THAT(fault("\n" + deep + "1" + end), StartsWith("/a:2:321: nested deeper than 64 levels"));
+  EXPECT_THAT(fault(std::string(60000, '[')), StartsWith("/a:1:65: nested deeper than 64 levels"));
+}
+
 }  // namespace
 }  // namespace millrace

@@ -11,6 +11,7 @@
 
 #include "millrace/abi.h"
 #include "millrace/json.h"
+#include "millrace/text_depth.h"
 
 namespace millrace {
 
@@ -174,7 +175,8 @@ void StatusNode::say_held(const ZkClient& client, const ZkReply& holder,
   if (!held_since_) held_since_ = now;
   std::string who = "a session that may not be looked at";
   if (holder.code == ZkCode::ok) {
-    const auto data = nlohmann::json::parse(holder.data, nullptr, false);
+    const auto data = json_fault(holder.data) ? nlohmann::json()
+                                              : nlohmann::json::parse(holder.data, nullptr, false);
     who = data.is_object() && data.contains("host") && data.contains("supervisor")
               ? fmt::format("host {}, process {}", data["host"].dump(), data["supervisor"].dump())
               : "a session of something else";

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <numeric>
 #include <optional>
 #include <set>
+#include <sstream>
 
 #include <fmt/format.h>
 
@@ -12,6 +14,7 @@
 #include <toml++/toml.h>
 
 #include "millrace/option.h"
+#include "millrace/text_depth.h"
 
 namespace millrace {
 
@@ -23,8 +26,18 @@ class CardReader {
 
   Card read() {
     toml::table root;
+    std::ifstream in(file_, std::ios::binary);
+    std::stringstream content;
+    if (!in || !(content << in.rdbuf())) {
+      throw std::runtime_error(fmt::format("cannot read '{}'", file_));
+    }
+    const std::string card = std::move(content).str();
+    if (const auto fault = toml_fault(card)) {
+      throw std::runtime_error(
+          fmt::format("{}:{}:{}: {}", file_, fault->line, fault->column, fault->message));
+    }
     try {
-      root = toml::parse_file(file_);
+      root = toml::parse(card, file_);
     } catch (const toml::parse_error& error) {
       wrong(error.source(), std::string(error.description()));
       throw std::runtime_error(errors_);

@@ -1,7 +1,8 @@
 """Seeds for the fuzz targets. Usage: make_seeds.py FOLDER CAPTURE...
 
 FOLDER gets a folder for each target: decoder (packets in its format), pcap_reader (small captures as they are,
-gzipped, and the head of each larger one) and pipeline_file (the pipelines of this repository)."""
+gzipped, and the head of each larger one) and pipeline_file (the pipelines of this repository, and texts that are
+nested deep)."""
 import gzip
 import pathlib
 import shutil
@@ -9,7 +10,7 @@ import struct
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SMALL = 4096  # what scripts/fuzz gives as -max_len
+SMALL = 4096  # what scripts/fuzz gives as -max_len, except to pipeline_file
 # DLT_* to the place in the table of decoder.cpp.
 LINKS = {1: 0, 12: 1, 101: 1, 0: 2, 108: 3, 229: 4, 113: 5, 276: 6}
 
@@ -41,6 +42,9 @@ def main(folder: pathlib.Path, captures: list[str]) -> None:
             (folder / "decoder" / path.name).write_bytes(seed)
     for path in (*ROOT.glob("pipelines/*.toml"), *ROOT.glob("examples/**/*.toml")):
         shutil.copy(path, folder / "pipeline_file" / path.name)
+    for name, text in {"key": "a." * 30000 + "a = 1\n", "header": "[" + "a." * 30000 + "a]\n", "list": "a = " + "[" * 60000,
+                       "table": "a = " + "{a = " * 20000, "text": "a = '''\n" + "[a." * 20000 + "\n'''\n"}.items():
+        (folder / "pipeline_file" / f"deep-{name}.toml").write_text(text)
 
 
 main(pathlib.Path(sys.argv[1]), sys.argv[2:])
