@@ -50,6 +50,15 @@ local now = tonumber(time[1])
 local stored, after_due, repeated, begun = 0, 0, 0, 0
 local states, stands, events = {}, {}, {}
 
+-- Sessions that begin wait in the index from the time on when they are due.
+local index, entries = tag .. 'w', {}
+local now_ms = now * 1000 + math.floor(time[2] / 1000)
+local full_at, due_at = string.format('%.0f', now_ms), string.format('%.0f', now_ms + delay / 1e6)
+local function waits(member, at)
+  local n = #entries
+  entries[n + 1], entries[n + 2] = at, member
+end
+
 -- Of the five-tuple at hand.
 local k, h, name_at, exists, begin_event
 
@@ -74,9 +83,7 @@ local function begin(new_epoch, is_low, th, tl, ch, cl)
     open = false
     call('LSET', key, '0', head())
     call('RENAME', key, list)
-    call('EXPIRE', list, expire_text)
     call('SADD', older, named)
-    call('EXPIRE', older, expire_text)
   elseif have then
     call('DEL', key)
   end
@@ -87,12 +94,17 @@ local function begin(new_epoch, is_low, th, tl, ch, cl)
   fh, fl, lh, ll, crh, crl, toh, tol = th, tl, th, tl, ch, cl, ch, cl
   begun = begun + 1
   begin_event = #events + 1
-  events[begin_event] = event(1)
+  local began = event(1)
+  events[begin_event] = began
+  waits(sub(began, 2), due_at)
 end
 local function is_full()
   open, full = false, true
   -- Who is told that a session is full need not be told that it began.
-  events[begin_event or #events + 1] = event(0)
+  local filled = event(0)
+  events[begin_event or #events + 1] = filled
+  -- Where it makes a difference.
+  if delay > 3e10 then waits(sub(filled, 2), full_at) end
 end
 
 -- Packet by packet, as SessionTable does it.
@@ -228,8 +240,9 @@ local function apply(blob, flags)
   end
   if changed then
     if chunked and n2 > applied and not state and not late and not look then mark(chunk, n2) end
-    local ttl = done and math.ceil(skeep * 4 / 3) or expire
-    local refresh = now - refreshed > ttl / 4
+    -- What waits does not expire.
+    local ttl = math.ceil(skeep * 4 / 3)
+    local refresh = done and now - refreshed > ttl / 4
     if refresh then refreshed = now end
     if whole then
       if not open then key = dues .. k end
@@ -241,7 +254,7 @@ local function apply(blob, flags)
         key = dues .. k
       end
     end
-    if refresh then call('EXPIRE', key, ttl == expire and expire_text or ttl) end
+    if refresh then call('EXPIRE', key, ttl) end
   end
   if state then return state end
   if not open then return 'd' end
@@ -261,7 +274,7 @@ for i = 10 + 2 * agents, #ARGV, 2 do
   if flags >= 128 then
     -- A session that begins with the group was pushed, and its event is here in place of records.
     if call('LLEN', key) == 2 and call('EXISTS', dues .. k) == 0 then
-      call('EXPIRE', key, expire_text)
+      waits(sub(blob, 2), due_at)
       stored, begun, state = stored + n, begun + 1, 'b'
       events[#events + 1] = blob
     else
@@ -273,12 +286,15 @@ for i = 10 + 2 * agents, #ARGV, 2 do
   states[#states + 1] = state
 end
 
+for i = 1, #entries, 1000 do
+  call('ZADD', index, spread(entries, i, math.min(i + 999, #entries)))
+end
 states = table.concat(states)
 local reply = pack('>I4I4I4I4I4I4', stored, after_due, repeated, taken_back, begun, #states) ..
               states .. table.concat(stands) .. table.concat(events)
 call('SETEX', tag .. 't' .. id, expire_text, reply)
 if #events > 0 then
-  call('ZADD', KEYS[1], now * 1000 + math.floor(time[2] / 1000), id)
+  call('ZADD', KEYS[1], now_ms, id)
   call('EXPIRE', KEYS[1], expire_text)
 end
 return reply

@@ -14,6 +14,11 @@ namespace {
 using std::string_view;
 
 constexpr std::size_t kTokenBytes = 8;
+constexpr Duration kSweep = std::chrono::seconds(1);
+/// Batches that one sweep claims: the queue's tickets have their turn, too.
+constexpr std::size_t kSweepRounds = 16;
+/// Between two lines about overdue sessions.
+constexpr Duration kQuiet = std::chrono::minutes(10);
 
 std::uint64_t milliseconds(Duration duration) {
   return static_cast<std::uint64_t>(std::chrono::ceil<std::chrono::milliseconds>(duration).count());
@@ -24,6 +29,8 @@ std::uint64_t milliseconds(Duration duration) {
 void Claim::open(Context& context) {
   context_ = &context;
   come_back_ = &context.counter("come-back");
+  overdue_ = &context.counter("overdue");
+  lost_ = &context.counter("lost");
   for (std::uint32_t bucket = 0; bucket < options_.buckets; ++bucket) {
     names_.emplace_back(options_.prefix, bucket);
   }
@@ -53,7 +60,12 @@ void Claim::close() noexcept {
 
 void Claim::process(Batch<Ticket>& in, Output<Session>& out) {
   watch_->require_settings();
-  if (in.items.empty()) return;
+  watermark_ = std::max(watermark_, in.watermark);
+  if (!in.items.empty()) claim(in, out);
+  sweep(out);
+}
+
+void Claim::claim(Batch<Ticket>& in, Output<Session>& out) {
   watch_->require_server();
   watch_->require_record();
   connection_->open();
@@ -72,9 +84,9 @@ void Claim::process(Batch<Ticket>& in, Output<Session>& out) {
     }
     const auto slice = std::span(wanted).subspan(from, to - from);
     try {
-      const RedisReply answer = lease(slice);
+      const RedisReply answer = lease(slice, token_);
       const std::vector<RedisReply> lists = fetch(slice, *answer);
-      give(slice, *answer, lists, in, out, drops);
+      give(slice, *answer, lists, token_, in, out, drops);
     } catch (const Transient& error) {
       if (!given) throw;
       // Some sessions are on their way: the rest of the tickets come again by themselves.
@@ -94,10 +106,83 @@ void Claim::process(Batch<Ticket>& in, Output<Session>& out) {
   report("duplicate", drops.duplicate);
   report("damaged", drops.damaged);
   report("leased", drops.leased);
+  report("lost", drops.lost);
+  report_lost(drops);
   if (drops.leased == 0) return;
   come_back_->add(drops.leased);
   const Duration pause = std::min(leased_for_, options_.retry);
   settler_->desk()->hold_back(std::move(in.receipt), std::chrono::steady_clock::now() + pause);
+}
+
+/// Claims sessions whose tickets have not come: the queue was emptied or does not deliver, or has
+/// more tickets than there are analysers for; those that come later find them done. So a session
+/// waits for no longer than `overdue` because of its ticket.
+void Claim::sweep(Output<Session>& out) {
+  const Timestamp now = context_->clock().now();
+  if (now < next_sweep_ && next_sweep_ - now <= kSweep) return;
+  next_sweep_ = now + kSweep;
+  if (!watch_->works()) return;
+  std::uint64_t claimed = 0;
+  try {
+    connection_->open();
+    for (std::uint32_t bucket = 0; bucket < options_.buckets; ++bucket) {
+      for (std::size_t round = 0, found = options_.batch;
+           round < kSweepRounds && found == options_.batch; ++round) {
+        found = claim_overdue(bucket, out);
+        claimed += found;
+      }
+    }
+  } catch (const Transient& error) {
+    // The watch reports a server that is out of reach. What was taken is overdue again later.
+    context_->debug(error.what());
+  }
+  if (claimed == 0 || (now < next_word_ && next_word_ - now <= kQuiet)) return;
+  next_word_ = now + kQuiet;
+  context_->warning(std::to_string(claimed) +
+                    " sessions or more were due for 'overdue' and have not been claimed: their "
+                    "tickets are lost, or wait in the queue for longer. They are claimed without");
+}
+
+/// How many were taken.
+std::size_t Claim::claim_overdue(std::uint32_t bucket, Output<Session>& out) {
+  RedisCommand command;
+  command.put(string_view("EVAL"), overdue_script(), string_view("1"),
+              string_view(names_[bucket].index()), string_view(names_[bucket].tag()),
+              milliseconds(options_.overdue), std::uint64_t{options_.batch});
+  const RedisReply reply = connection_->call(command);
+  if (is_error(*reply)) connection_->raise(*reply);
+  Batch<Ticket> tickets;
+  std::vector<Wanted> wanted;
+  tickets.watermark = watermark_;
+  tickets.items.reserve(reply->elements);
+  for (std::size_t i = 0; i < reply->elements; ++i) {
+    const string_view member = text_of(*reply->element[i]);
+    const auto ticket = read_member(member);
+    if (!ticket) continue;
+    tickets.items.push_back(*ticket);
+    const FlowKey flow = flow_key(ticket->key, ticket->agent);
+    wanted.push_back({nullptr, bucket, std::string(view(flow)) += member});
+  }
+  for (std::size_t i = 0; i < wanted.size(); ++i) wanted[i].ticket = &tickets.items[i];
+  if (wanted.empty()) return reply->elements;
+  Drops drops;
+  const std::string token = random_bytes(kTokenBytes);
+  const RedisReply answer = lease(wanted, token);
+  give(wanted, *answer, fetch(wanted, *answer), token, tickets, out, drops);
+  overdue_->add(wanted.size() - drops.done - drops.leased - drops.unknown - drops.lost);
+  report_lost(drops);
+  return reply->elements;
+}
+
+void Claim::report_lost(const Drops& drops) {
+  const std::uint64_t lost = drops.lost + drops.damaged;
+  if (lost == 0) return;
+  lost_->add(lost);
+  watch_->report_lost(
+      std::to_string(lost_->value()) +
+      " sessions are lost so far: they have not been analysed, and what was held of "
+      "them in " +
+      connection_->address().name() + " is gone or damaged");
 }
 
 /// Looks up which session of its five-tuple a ticket names: ids are made of what Redis holds, but
@@ -143,6 +228,10 @@ std::vector<Claim::Wanted> Claim::find(const Batch<Ticket>& in, Drops& drops) {
         return false;
       }
       one.session += mark;
+      append_number(one.session,
+                    static_cast<std::uint16_t>(kFiveTupleBytes + one.ticket->agent.size()));
+      append_five_tuple(one.session, one.ticket->key);
+      one.session += one.ticket->agent;
       return true;
     };
     for (const RedisReply* state : {&open, &due}) {
@@ -156,24 +245,27 @@ std::vector<Claim::Wanted> Claim::find(const Batch<Ticket>& in, Drops& drops) {
       if (names_it(text_of(*older->element[i]))) return false;
     }
     // A five-tuple that is known has all its sessions that are not done.
-    ++(is_nil(*open) && is_nil(*due) ? drops.unknown : drops.done);
+    if (!is_nil(*open) || !is_nil(*due)) {
+      ++drops.done;
+    } else {
+      ++(watch_->remembers_all() ? drops.lost : drops.unknown);
+    }
     return true;
   });
   return wanted;
 }
 
-RedisReply Claim::lease(std::span<const Wanted> wanted) {
+RedisReply Claim::lease(std::span<const Wanted> wanted, const std::string& token) {
   const KeyNames& names = names_[wanted.front().bucket];
   RedisCommand command;
-  command.begin(3 + 1 + 4 + wanted.size());
+  command.begin(3 + 1 + 3 + wanted.size());
   command.add(string_view("EVAL"));
   command.add(claim_script());
   command.add(string_view("1"));
   command.add(string_view(names.outbox()));
   command.add(string_view(names.tag()));
-  command.add(string_view(token_));
+  command.add(string_view(token));
   command.add(milliseconds(options_.lease));
-  command.add(std::max<std::uint64_t>(milliseconds(options_.expire) / 1000, 1));
   for (const Wanted& one : wanted) command.add(string_view(one.session));
   RedisReply reply = connection_->call(command);
   if (is_error(*reply)) connection_->raise(*reply);
@@ -207,8 +299,8 @@ std::vector<RedisReply> Claim::fetch(std::span<const Wanted> wanted, const redis
 }
 
 void Claim::give(std::span<const Wanted> wanted, const redisReply& answer,
-                 const std::vector<RedisReply>& lists, const Batch<Ticket>& in,
-                 Output<Session>& out, Drops& drops) {
+                 const std::vector<RedisReply>& lists, const std::string& token,
+                 const Batch<Ticket>& in, Output<Session>& out, Drops& drops) {
   Settlement given;
   Settlement damaged;
   for (std::size_t i = 0; i < wanted.size(); ++i) {
@@ -217,7 +309,11 @@ void Claim::give(std::span<const Wanted> wanted, const redisReply& answer,
       ++drops.leased;
       leased_for_ = std::max<Duration>(leased_for_, std::chrono::milliseconds(one.integer));
     } else if (!lists[i]) {
-      ++(text_of(one) == "done" ? drops.done : drops.unknown);
+      const string_view what = text_of(one);
+      ++(what == "done"      ? drops.done
+         : what == "lost"    ? drops.lost
+         : what == "damaged" ? drops.damaged
+                             : drops.unknown);
     } else if (add_session(*wanted[i].ticket, *lists[i])) {
       given.sessions.push_back(wanted[i].session);
     } else {
@@ -226,7 +322,7 @@ void Claim::give(std::span<const Wanted> wanted, const redisReply& answer,
     }
   }
   given.bucket = damaged.bucket = wanted.front().bucket;
-  given.token = damaged.token = token_;
+  given.token = damaged.token = token;
   if (!damaged.sessions.empty()) {
     damaged.outcome = Outcome::done;
     damaged.ticket = in.receipt.fork();

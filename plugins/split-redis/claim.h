@@ -24,6 +24,7 @@ struct ClaimOptions {
   std::uint32_t buckets = 1;
   Duration lease = std::chrono::minutes(1);
   Duration expire = std::chrono::hours(1);
+  Duration overdue = std::chrono::minutes(2);
   Duration retry = std::chrono::seconds(1);
   std::uint32_t batch = 64;
   Duration connect_timeout = std::chrono::seconds(5);
@@ -45,7 +46,7 @@ class Claim final : public Transform<Ticket, Session> {
   struct Wanted {
     const Ticket* ticket = nullptr;
     std::uint32_t bucket = 0;
-    std::string session;  ///< flow and mark
+    std::string session;  ///< flow and member of the index
   };
   struct Drops {
     std::uint64_t done = 0;
@@ -53,15 +54,20 @@ class Claim final : public Transform<Ticket, Session> {
     std::uint64_t duplicate = 0;
     std::uint64_t leased = 0;
     std::uint64_t damaged = 0;
+    std::uint64_t lost = 0;
   };
 
+  void claim(Batch<Ticket>& in, Output<Session>& out);
+  void sweep(Output<Session>& out);
+  [[nodiscard]] std::size_t claim_overdue(std::uint32_t bucket, Output<Session>& out);
+  void report_lost(const Drops& drops);
   [[nodiscard]] std::vector<Wanted> find(const Batch<Ticket>& in, Drops& drops);
-  [[nodiscard]] RedisReply lease(std::span<const Wanted> wanted);
+  [[nodiscard]] RedisReply lease(std::span<const Wanted> wanted, const std::string& token);
   [[nodiscard]] std::vector<RedisReply> fetch(std::span<const Wanted> wanted,
                                               const redisReply& answer);
   void give(std::span<const Wanted> wanted, const redisReply& answer,
-            const std::vector<RedisReply>& lists, const Batch<Ticket>& in, Output<Session>& out,
-            Drops& drops);
+            const std::vector<RedisReply>& lists, const std::string& token, const Batch<Ticket>& in,
+            Output<Session>& out, Drops& drops);
   [[nodiscard]] bool add_session(const Ticket& ticket, const redisReply& answer);
 
   ClaimOptions options_;
@@ -75,7 +81,12 @@ class Claim final : public Transform<Ticket, Session> {
   std::string token_;  ///< of the leases of the batch at hand; kept when it has to be tried again
   Duration leased_for_{};  ///< the longest that a session of the batch is leased to another
   Context* context_ = nullptr;
+  Timestamp watermark_ = kNoTime;
+  Timestamp next_sweep_ = kNoTime;
+  Timestamp next_word_ = kNoTime;  ///< when overdue sessions may be mentioned again
   Counter* come_back_ = nullptr;
+  Counter* overdue_ = nullptr;
+  Counter* lost_ = nullptr;
 };
 
 }  // namespace millrace

@@ -37,7 +37,7 @@ struct KnownFlow {
   FlowKey flow{};
   Timestamp first;             ///< open: clock at its first packet
   Timestamp touched;           ///< clock at the last packet sent
-  Timestamp sent;              ///< wall clock; open: when Redis last looked at its expiry
+  Timestamp sent;              ///< wall clock
   std::uint64_t call = 0;      ///< asked, open: the last one in which the script looks at it
   std::uint32_t packets = 0;   ///< open: in the session
   std::uint32_t elements = 0;  ///< open: of its list

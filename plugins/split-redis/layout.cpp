@@ -163,6 +163,30 @@ void append_session_mark(std::string& to, std::uint32_t epoch, Timestamp first_s
   append_time(to, first_seen);
 }
 
+namespace {
+/// All but the reason.
+std::optional<Ticket> read_ticket(LayoutReader& reader) {
+  Ticket ticket;
+  ticket.epoch = reader.number<std::uint32_t>();
+  const Timestamp first_seen = reader.time();
+  // Five-tuple and agent, as the group's head had them.
+  const auto size = reader.number<std::uint16_t>();
+  if (size < kFiveTupleBytes) return std::nullopt;
+  ticket.key = reader.five_tuple();
+  ticket.agent = reader.take(size - kFiveTupleBytes);
+  ticket.id = session_id(ticket.key, first_seen, ticket.epoch, ticket.agent);
+  if (!reader.good()) return std::nullopt;
+  return ticket;
+}
+}  // namespace
+
+std::optional<Ticket> read_member(std::string_view member) {
+  LayoutReader reader(member);
+  auto ticket = read_ticket(reader);
+  if (ticket) ticket->why = Due::timeout;
+  return ticket;
+}
+
 std::optional<BatchReply> read_reply(std::string_view bytes) {
   LayoutReader reader(bytes);
   BatchReply reply;
@@ -182,17 +206,11 @@ std::optional<BatchReply> read_reply(std::string_view bytes) {
     standing.applied = std::int64_t{reader.number<std::uint32_t>()} - 1;
   }
   while (reader.good() && reader.left() != 0) {
-    Ticket ticket;
-    ticket.why = static_cast<Due>(reader.number<std::uint8_t>());
-    ticket.epoch = reader.number<std::uint32_t>();
-    const Timestamp first_seen = reader.time();
-    // Five-tuple and agent, as the group's head had them.
-    const auto size = reader.number<std::uint16_t>();
-    if (size < kFiveTupleBytes) return std::nullopt;
-    ticket.key = reader.five_tuple();
-    ticket.agent = reader.take(size - kFiveTupleBytes);
-    ticket.id = session_id(ticket.key, first_seen, ticket.epoch, ticket.agent);
-    reply.tickets.push_back(ticket);
+    const auto why = reader.number<std::uint8_t>();
+    auto ticket = read_ticket(reader);
+    if (!ticket) return std::nullopt;
+    ticket->why = static_cast<Due>(why);
+    reply.tickets.push_back(*ticket);
   }
   if (!reader.good()) return std::nullopt;
   return reply;

@@ -81,6 +81,8 @@ class KeyNames {
       : tag_("{" + std::string(prefix) + ":" + std::to_string(bucket) + "}") {}
   [[nodiscard]] const std::string& tag() const { return tag_; }
   [[nodiscard]] std::string outbox() const { return tag_ + "o"; }
+  /// The sessions that are not done, see session_script.h.
+  [[nodiscard]] std::string index() const { return tag_ + "w"; }
   /// The session of a five-tuple while it takes packets, and once it takes no more.
   [[nodiscard]] std::string open(const FlowKey& flow) const { return key('s', view(flow)); }
   [[nodiscard]] std::string due(const FlowKey& flow) const { return key('d', view(flow)); }
@@ -169,5 +171,7 @@ enum GroupState : char {
   kGroupRefused = 'r',
 };
 [[nodiscard]] std::optional<BatchReply> read_reply(std::string_view reply);
+/// The ticket of a member of the index, see session_script.h. The agent is a view into `member`.
+[[nodiscard]] std::optional<Ticket> read_member(std::string_view member);
 
 }  // namespace millrace

@@ -53,8 +53,9 @@ MILLRACE_PLUGIN(
         option<&SplitRedisOptions::buckets>("buckets", kBucketsHelp).between(1, 256),
         option<&SplitRedisOptions::expire>(
             "expire",
-            "what waits in Redis expires so long after it was last touched: must be longer than "
-            "any time without an analyser")
+            "what a receiver leaves in Redis for itself (answers to its calls, tickets that may "
+            "not "
+            "be in the queue yet) expires after so long; sessions that wait never do")
             .between(std::chrono::seconds(10), kLongestTime),
         option<&SplitRedisOptions::remember>(
             "remember",
@@ -108,8 +109,12 @@ MILLRACE_PLUGIN(
             "store take; after it another may claim the session")
             .between(std::chrono::milliseconds(10), kLongestTime),
         option<&ClaimOptions::expire>(
-            "expire", "a claimed session that nobody touches any more expires after so long")
+            "expire", "has no effect: sessions that wait or are claimed do not expire")
             .between(std::chrono::seconds(10), kLongestTime),
+        option<&ClaimOptions::overdue>(
+            "overdue",
+            "a session that is due so long and has not been claimed is claimed without its ticket")
+            .between(std::chrono::milliseconds(10), kLongestTime),
         option<&ClaimOptions::retry>(
             "retry",
             "a ticket whose session is leased to another is given back after so long, or when the "

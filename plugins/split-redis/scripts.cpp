@@ -40,17 +40,32 @@ return out
 )lua";
 }
 
+std::string_view overdue_script() {
+  return R"lua(
+local call = redis.call
+local overdue, most = tonumber(ARGV[2]), ARGV[3]
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local found = call('ZRANGEBYSCORE', KEYS[1], '-inf', now - overdue, 'LIMIT', '0', most)
+for i = 1, #found do call('ZADD', KEYS[1], now, found[i]) end
+return found
+)lua";
+}
+
 std::string_view claim_script() {
   static const std::string kScript = std::string(kSessionLua) + R"lua(
-local tag, mine, lasts, expire = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local tag, mine, lasts = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local index = tag .. 'w'
+-- Redis refuses no further write of a script that has written: claims make room where it is full.
+call('DEL', tag .. '!')
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local out = {}
 local function names(s, session)
   return s and sub(s, 4, 7) .. sub(s, 12, 19) == session
 end
-for i = 5, #ARGV do
-  local k, session = sub(ARGV[i], 1, 16), sub(ARGV[i], 17, 28)
+for i = 4, #ARGV do
+  local k, session, member = sub(ARGV[i], 1, 16), sub(ARGV[i], 17, 28), sub(ARGV[i], 17)
   local due = tag .. 'd' .. k
   key = tag .. 's' .. k
   local s = call('LINDEX', key, '0')
@@ -68,21 +83,24 @@ for i = 5, #ARGV do
     end
   end
   if not s then
-    out[#out + 1] = known and 'done' or 'unknown'
+    call('SREM', tag .. 'x' .. k, session)
+    out[#out + 1] = call('ZREM', index, member) == 1 and 'lost' or known and 'done' or 'unknown'
   elseif #s < 99 then
-    -- Damaged, which shows when it is read.
-    out[#out + 1] = key
+    call('RENAME', key, tag .. '!' .. sub(key, #tag + 1))
+    call('ZREM', index, member)
+    out[#out + 1] = 'damaged'
   else
     load(s)
     if done then
+      call('ZREM', index, member)
       out[#out + 1] = 'done'
     elseif lease > now and token ~= mine then
       out[#out + 1] = lease - now
     else
       if open and call('LLEN', key) - 1 > folded then fold() end
-      open, lease, refreshed, token = false, now + lasts, tonumber(time[1]), mine
+      open, lease, token = false, now + lasts, mine
       call('LSET', key, '0', state_of())
-      call('EXPIRE', key, expire)
+      call('ZADD', index, now + lasts, member)
       out[#out + 1] = key
     end
   end
@@ -96,9 +114,12 @@ std::string_view settle_script() {
   return R"lua(
 local call, unpack, pack, sub = redis.call, struct.unpack, struct.pack, string.sub
 local tag, token, done = ARGV[1], ARGV[2], ARGV[3] == '1'
-local lost = 0
+local index, lost = tag .. 'w', 0
+call('DEL', tag .. '!')  -- see claim_script
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i = 4, #ARGV do
-  local k, mark = sub(ARGV[i], 1, 16), sub(ARGV[i], 17, 28)
+  local k, mark, member = sub(ARGV[i], 1, 16), sub(ARGV[i], 17, 28), sub(ARGV[i], 17)
   local key, older = tag .. 'd' .. k, false
   local s = call('LINDEX', key, '0')
   if not s or sub(s, 4, 7) .. sub(s, 12, 19) ~= mark then
@@ -106,6 +127,7 @@ for i = 4, #ARGV do
     s = call('LINDEX', key, '0')
   end
   if s and sub(s, 76, 83) == token then
+    if done then call('ZREM', index, member) else call('ZADD', index, now, member) end
     if done and older then
       call('DEL', key)
       call('SREM', tag .. 'x' .. k, mark)
@@ -121,6 +143,8 @@ for i = 4, #ARGV do
       end
     end
   else
+    -- Its row is there all the same.
+    if done and not s then call('ZREM', index, member) end
     lost = lost + 1
   end
 end

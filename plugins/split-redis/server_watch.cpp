@@ -140,6 +140,11 @@ void ServerWatch::require_record() {
   if (!no_record_.empty()) throw Transient(no_record_);
 }
 
+bool ServerWatch::works() {
+  const std::lock_guard lock(mutex_);
+  return refusal_.empty() && trouble_.empty() && no_record_.empty();
+}
+
 void ServerWatch::require_room() {
   const std::uint64_t used = used_;
   const std::uint64_t limit = limit_;

@@ -68,6 +68,8 @@ class ServerWatch {
   void require_server();
   /// Likewise where no receiver has written a record: no ticket can be of this prefix.
   void require_record();
+  /// Whether neither throws.
+  [[nodiscard]] bool works();
   /// Throws Transient while Redis holds more than it may.
   void require_room();
   /// Grows when Redis has lost what it held.

@@ -18,11 +18,17 @@ namespace millrace {
 //
 // The state: version, flags (1 open, 2 done, 4 src is low, 8 full), layer, epoch,
 // packets, first seen, last seen, bytes, payload bytes (up to here read by layout.cpp), clock at
-// the first packet, clock at the last one, lease until (ms), when expiries were refreshed (s), how
+// the first packet, clock at the last one, lease until (ms), when the expiry was refreshed (s), how
 // long to be kept when done (s), token of the lease, elements of the list that are in the state,
 // packets that make it full, time after its first packet when it is due; then for each chunk its
-// hash and the highest number applied, the latest first. Expiries are only set anew when a quarter
-// of them is over.
+// hash and the highest number applied, the latest first.
+//
+// A session that is not done does not expire, and is in the index ('w', a sorted set): by the time
+// (ms, Redis's) when it is due, when its lease ends, or when somebody last saw to it. Its member
+// there is all of a ticket but the reason: epoch, first seen, size of what follows, five-tuple,
+// agent. Only who marks a session done takes it out, in the same step; so what is in the index is
+// analysed, whatever becomes of tickets, or known to be lost. What is done expires; that is only
+// set anew when a quarter of it is over.
 //
 // Times are halves (hi, lo) of a 64-bit number: doubles have 53 bits. Differences are exact below
 // 2^53 ns, 104 days, and `delay` and `idle` are bounded below that.
@@ -30,6 +36,7 @@ namespace millrace {
 /// What the scripts that change a session begin with: the session at hand, how it is read and
 /// written, and how it is brought up to date.
 inline constexpr std::string_view kSessionLua = R"lua(
+local spread = unpack
 local call, unpack, pack, sub, band = redis.call, struct.unpack, struct.pack, string.sub, bit.band
 local HEAD = '>BBBI4I4i4I4i4I4ddi4I4i4I4dI4I4c8I4I4d'
 local RECORD = '>I4BI2I2i4I4i4I4I4I4c8'

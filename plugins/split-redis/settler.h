@@ -23,7 +23,7 @@ namespace millrace {
 struct Settlement {
   std::uint32_t bucket = 0;
   std::string token;
-  std::vector<std::string> sessions;  ///< flow and mark of each, 28 bytes
+  std::vector<std::string> sessions;  ///< flow of each and its member of the index
   Outcome outcome = Outcome::failed;
   Receipt ticket;  ///< resolved when Redis knows the outcome
 };

@@ -102,11 +102,8 @@ bool SplitRedis::append(Call& call, RedisCommand& command, const PacketGroup& gr
   }
   const DecodedPacket& first = packets_[group.first];
   const DecodedPacket& last = packets_[group.last];
-  // Now and then by way of the state, so that its expiry is set anew.
-  const Duration fresh = std::min(options_.remember, options_.expire / 2) / 2;
   if (known.packets + group.count >= options_.packets ||
-      last.clock - known.first >= options_.delay || first.clock - known.touched > options_.idle ||
-      now_ < known.sent || now_ - known.sent >= fresh) {
+      last.clock - known.first >= options_.delay || first.clock - known.touched > options_.idle) {
     return false;
   }
   Unrecorded& more = known.unrecorded;

@@ -158,7 +158,7 @@ void SplitRedis::group_all() {
 /// until another of its five-tuple that went without is answered: it might have to go again.
 bool SplitRedis::choose_thin() {
   const Timestamp now = context_->clock().now();
-  const Duration fresh = std::min(options_.remember, options_.expire) / 2;
+  const Duration fresh = options_.remember / 2;
   thin_.clear();
   for (const PacketGroup& group : groups_.groups()) {
     const KnownFlow* due =

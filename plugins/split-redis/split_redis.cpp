@@ -124,8 +124,8 @@ void SplitRedis::check(const SplitRedisOptions& options, Findings& findings) {
   if (options.prefix.find_first_of("{}") != std::string::npos) {
     findings.add("prefix", "must hold no { or }: they mark what a Redis Cluster hashes");
   }
-  if (options.expire < options.delay || options.expire < options.sweep_after) {
-    findings.add("expire", "must be longer than 'delay' and 'sweep_after', or sessions are lost");
+  if (options.expire < options.sweep_after) {
+    findings.add("expire", "must be longer than 'sweep_after', or tickets come late");
   }
 }
 
