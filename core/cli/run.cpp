@@ -76,6 +76,24 @@ void check_arguments(const po::variables_map& map, const PipelineSpec& spec) {
   }
 }
 
+/// Answers from now on for whatever goes on in this process; null without --admin.
+std::unique_ptr<Admin> start_admin(const po::variables_map& map, Logger& logger) {
+  if (map.count("admin") == 0) return nullptr;
+  const auto& address = map["admin"].as<std::string>();
+  const Health starting{
+      .reasons = {{.what = "reading the pipeline file", .since = Trouble::Time::clock::now()}}};
+  try {
+    Admin::check(address);
+    auto admin =
+        std::make_unique<Admin>(address, Admin::Answers{[starting] { return starting.readiness(); },
+                                                        [] { return metrics_text({}, false); }});
+    logger.log(LogLevel::info, {}, fmt::format("health and metrics on {}", admin->url()));
+    return admin;
+  } catch (const std::exception& error) {
+    throw UsageError(fmt::format("--admin {}: {}", address, error.what()));
+  }
+}
+
 /// Runs the file in a process of its own for each configuration.
 int supervise(const std::vector<std::string>& arguments, const po::variables_map& map,
               const PipelineSpec& spec, const RunOptions& run_options, Logger& logger,
@@ -131,10 +149,12 @@ int run_command(const std::vector<std::string>& arguments) {
        "how long an end by SIGINT or SIGTERM may take to finish what is under way")  //
       ("stages", po::value<std::string>()->value_name("A..B"),                       //
        "only a part of the pipeline, cut at queue stages: ..QUEUE what feeds it, QUEUE.. what it "
-       "feeds")                                                     //
-      ("admin", po::value<std::string>()->value_name("HOST:PORT"),  //
-       "answer GET /health and GET /metrics (Prometheus) here")     //
-      ("user", po::value<std::string>()->value_name("NAME"),        //
+       "feeds")                                                                     //
+      ("admin", po::value<std::string>()->value_name("HOST:PORT"),                  //
+       "answer GET /health and GET /metrics (Prometheus) here")                     //
+      ("blocked", po::value<std::string>()->default_value("10s"),                   //
+       "/health says no (503) after a server has been out of reach for this long")  //
+      ("user", po::value<std::string>()->value_name("NAME"),                        //
        "started by root: become this user, and keep CAP_NET_RAW and CAP_NET_ADMIN until the "
        "sources are open")                                                             //
       ("log-format", po::value<std::string>()->default_value("text"), "text or json")  //
@@ -154,20 +174,15 @@ int run_command(const std::vector<std::string>& arguments) {
   RunOptions run_options;
   run_options.drain = duration_from("drain", map["drain"].as<std::string>());
   run_options.data_folder = data_folder();
-  if (map.count("admin") != 0) {
-    run_options.admin = map["admin"].as<std::string>();
-    try {
-      Admin::check(run_options.admin);
-    } catch (const std::exception& error) {
-      throw UsageError(fmt::format("--admin {}: {}", run_options.admin, error.what()));
-    }
-  }
+  run_options.blocked = duration_from("blocked", map["blocked"].as<std::string>());
   run_options.summary = map.count("no-summary") == 0;
   Logger logger = make_logger(map);
   // A reader of our output that goes away is an error of the stage that writes, not an end by
   // signal.
   std::signal(SIGPIPE, SIG_IGN);
 
+  std::unique_ptr<Admin> admin = start_admin(map, logger);
+  run_options.admin = admin.get();
   Report report;
   if (map.count("supervised") != 0) run_options.control.emplace(Worker::kLine);
   const auto tell_all = [&] {
@@ -181,6 +196,7 @@ int run_command(const std::vector<std::string>& arguments) {
   };
   const PipelineSpec spec = read_file_of(map, file, variables_from(map), report);
   if (spec.config && !run_options.control && report.empty()) {
+    admin.reset();
     return supervise(arguments, map, spec, run_options, logger, report);
   }
   Registry registry = registry_from(map);

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <chrono>
 #include <csignal>
+#include <mutex>
 #include <stdexcept>
 #include <thread>
 
@@ -33,7 +34,7 @@ http::response<http::string_body> answer(const http::request<http::string_body>&
     response.result(http::status::method_not_allowed);
     response.set(http::field::allow, "GET, HEAD");
   } else if (target == "/health") {
-    const Admin::Health health = answers.health();
+    const Admin::Readiness health = answers.health();
     if (!health.ok) response.result(http::status::service_unavailable);
     response.set(http::field::content_type, "application/json");
     response.body() = health.json + "\n";
@@ -50,11 +51,28 @@ http::response<http::string_body> answer(const http::request<http::string_body>&
   return response;
 }
 
+/// What is asked, and may be replaced, on different threads.
+class Desk {
+ public:
+  explicit Desk(Admin::Answers answers) : answers_(std::move(answers)) {}
+  void set(Admin::Answers answers) {
+    const std::lock_guard lock(mutex_);
+    answers_ = std::move(answers);
+  }
+  http::response<http::string_body> ask(const http::request<http::string_body>& request) {
+    const std::lock_guard lock(mutex_);
+    return answer(request, answers_);
+  }
+
+ private:
+  std::mutex mutex_;
+  Admin::Answers answers_;
+};
+
 /// One connection; keeps itself alive by the handlers that wait.
 class Session : public std::enable_shared_from_this<Session> {
  public:
-  Session(tcp::socket socket, const Admin::Answers& answers)
-      : stream_(std::move(socket)), answers_(answers) {}
+  Session(tcp::socket socket, Desk& desk) : stream_(std::move(socket)), desk_(desk) {}
 
   void read() {
     request_ = {};
@@ -67,7 +85,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
  private:
   void write() {
-    response_ = answer(request_, answers_);
+    response_ = desk_.ask(request_);
     http::async_write(stream_, response_,
                       [self = shared_from_this()](beast::error_code error, std::size_t) {
                         if (!error && self->response_.keep_alive()) self->read();
@@ -75,7 +93,7 @@ class Session : public std::enable_shared_from_this<Session> {
   }
 
   beast::tcp_stream stream_;
-  const Admin::Answers& answers_;
+  Desk& desk_;
   beast::flat_buffer buffer_{16384};
   http::request<http::string_body> request_;
   http::response<http::string_body> response_;
@@ -114,7 +132,7 @@ tcp::endpoint resolve(asio::io_context& context, const std::string& address) {
 class Admin::Server {
  public:
   Server(const std::string& address, Answers answers)
-      : answers_(std::move(answers)), acceptor_(context_) {
+      : desk_(std::move(answers)), acceptor_(context_) {
     try {
       const tcp::endpoint endpoint = resolve(context_, address);
       acceptor_.open(endpoint.protocol());
@@ -133,6 +151,8 @@ class Admin::Server {
     context_.stop();
     thread_.join();
   }
+
+  void answer(Answers answers) { desk_.set(std::move(answers)); }
 
   [[nodiscard]] std::string url() const {
     const tcp::endpoint local = acceptor_.local_endpoint();
@@ -159,12 +179,12 @@ class Admin::Server {
 
   void accept() {
     acceptor_.async_accept([this](beast::error_code error, tcp::socket socket) {
-      if (!error) std::make_shared<Session>(std::move(socket), answers_)->read();
+      if (!error) std::make_shared<Session>(std::move(socket), desk_)->read();
       if (error != asio::error::operation_aborted) accept();
     });
   }
 
-  const Answers answers_;
+  Desk desk_;
   asio::io_context context_{1};
   tcp::acceptor acceptor_;
   std::thread thread_;
@@ -174,6 +194,7 @@ Admin::Admin(const std::string& address, Answers answers)
     : server_(std::make_unique<Server>(address, std::move(answers))) {}
 void Admin::check(const std::string& address) { static_cast<void>(parse(address)); }
 Admin::~Admin() = default;
+void Admin::answer(Answers answers) { server_->answer(std::move(answers)); }
 std::string Admin::url() const { return server_->url(); }
 
 }  // namespace millrace::host

@@ -7,17 +7,17 @@
 namespace millrace::host {
 
 /// A small HTTP server for people and monitoring (`--admin`), on a thread of its own:
-/// GET /health: 200 while all is well, 503 while the pipeline drains or has failed; JSON.
+/// GET /health: 200 while the pipeline can do its work, else 503; JSON.
 /// GET /metrics: Prometheus text format 0.0.4.
 /// It answers without authentication and changes nothing; bind it to a private address.
 class Admin {
  public:
-  struct Health {
+  struct Readiness {
     bool ok = true;
     std::string json;
   };
   struct Answers {
-    std::function<Health()> health;
+    std::function<Readiness()> health;
     std::function<std::string()> metrics;
   };
 
@@ -30,6 +30,8 @@ class Admin {
   Admin& operator=(const Admin&) = delete;
   ~Admin();
 
+  /// From now on these answer; when it returns, the earlier ones are called no more.
+  void answer(Answers answers);
   /// Where it listens, as a URL.
   [[nodiscard]] std::string url() const;
 

@@ -28,6 +28,7 @@ class Exposition {
     name_ = name;
     text_ += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
   }
+  void sample(int value) { text_ += fmt::format("{} {}\n", name_, value); }
   template <class Value>
   void sample(std::string_view stage, Value value, std::string_view label = {},
               std::string_view label_value = {}) {
@@ -44,8 +45,21 @@ class Exposition {
 
 }  // namespace
 
-std::string metrics_text(const std::vector<std::unique_ptr<StageRunner>>& stages) {
+std::string metrics_text(const std::vector<std::unique_ptr<StageRunner>>& stages, bool ready) {
   Exposition out;
+  out.family("millrace_ready", "gauge", "1 while /health answers 200.");
+  out.sample(ready ? 1 : 0);
+  out.family("millrace_condition", "gauge", "1 while a condition of the stage holds, by name.");
+  for (const auto& stage : stages) {
+    for (const auto& [name, holds] : stage->account().conditions.states()) {
+      out.sample(stage->plan().name, holds ? 1 : 0, "name", name);
+    }
+  }
+  out.family("millrace_stage_retrying", "gauge",
+             "1 while calls of the stage fail for a passing reason and are repeated.");
+  for (const auto& stage : stages) {
+    out.sample(stage->plan().name, stage->retrying() ? 1 : 0);
+  }
   const auto counters = [&](std::string_view name, std::string_view help, auto member) {
     out.family(name, "counter", help);
     for (const auto& stage : stages) {
@@ -83,16 +97,6 @@ std::string metrics_text(const std::vector<std::unique_ptr<StageRunner>>& stages
     if (stage->has_queue()) out.sample(stage->plan().name, stage->waiting());
   }
   return out.take();
-}
-
-Admin::Health health_of(const RunState& state, const std::string& pipeline, bool draining) {
-  Admin::Health health;
-  health.ok = !state.failed && !draining;
-  json::Object object(health.json);
-  object.member("pipeline", pipeline);
-  object.member("status", state.failed ? "failed" : draining ? "draining" : "running");
-  if (state.failed) object.member("cause", state.cause());
-  return health;
 }
 
 }  // namespace millrace::host

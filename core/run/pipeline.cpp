@@ -82,13 +82,22 @@ Pipeline::Pipeline(const Plan& plan, const RunOptions& options, Logger& logger)
       options_(options),
       logger_(logger),
       progress_(logger.on_terminal() && !(::isatty(STDOUT_FILENO) != 0 && prints(plan))),
-      state_(logger, options.data_folder) {
+      state_(logger, options.data_folder, options.blocked) {
   for (const Plan::Stage& stage : plan.stages) {
     runners_.push_back(std::make_unique<StageRunner>(stage, state_));
+  }
+  state_.surroundings.not_ready = [this] { return health().why(); };
+  if (options_.admin != nullptr) {
+    options_.admin->answer({[this] { return health().readiness(); },
+                            [this] { return metrics_text(runners_, health().ready()); }});
   }
 }
 
 Pipeline::~Pipeline() {
+  if (options_.admin != nullptr) {
+    options_.admin->answer({[last = health().readiness()] { return last; },
+                            [last = metrics_text(runners_, health().ready())] { return last; }});
+  }
   for (const auto& runner : runners_) runner->close();
 }
 
@@ -148,6 +157,7 @@ bool Pipeline::open_stages(Report& report) {
 bool Pipeline::open_stage(StageRunner& runner, Report& report) {
   const Plan::Stage& stage = runner.plan();
   std::string what;
+  enter({.opening = stage.name});
   try {
     runner.open();
     return true;
@@ -181,16 +191,8 @@ Exit Pipeline::run() {
   const Descriptor ended(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   ended_fd_ = ended.get();
   started_ = std::chrono::steady_clock::now();
-  std::unique_ptr<Admin> admin;
-  try {
-    admin = start_admin();
-  } catch (const std::exception& error) {
-    const std::string what = fmt::format("--admin: {}", error.what());
-    logger_.log(LogLevel::error, {}, what);
-    if (options_.control) options_.control->error(what);
-    return Exit::usage;
-  }
 
+  enter({.status = Health::kRunning});
   std::vector<std::jthread> threads;
   const auto start = [&](StageRunner& runner, auto body) {
     ++threads_left_;
@@ -219,18 +221,29 @@ Exit Pipeline::run() {
   logger_.progress({});
   for (auto runner = runners_.rbegin(); runner != runners_.rend(); ++runner) (*runner)->close();
 
-  admin.reset();
   return conclude();
 }
 
-std::unique_ptr<Admin> Pipeline::start_admin() {
-  if (options_.admin.empty()) return nullptr;
-  Admin::Answers answers;
-  answers.health = [this] { return health_of(state_, plan_.name, state_.stop.stop_requested()); };
-  answers.metrics = [this] { return metrics_text(runners_); };
-  auto admin = std::make_unique<Admin>(options_.admin, std::move(answers));
-  logger_.log(LogLevel::info, {}, fmt::format("health and metrics on {}", admin->url()));
-  return admin;
+void Pipeline::enter(Phase phase) {
+  const std::lock_guard lock(phase_mutex_);
+  phase_ = std::move(phase);
+}
+
+Health Pipeline::health() const {
+  Health health{.pipeline = plan_.name};
+  {
+    const std::lock_guard lock(phase_mutex_);
+    health.status = phase_.status;
+    if (phase_.status == Health::kStarting) {
+      health.reasons.push_back({.stage = phase_.opening,
+                                .what = phase_.opening.empty() ? "starting" : "is being opened",
+                                .since = phase_.since});
+    }
+  }
+  if (state_.stop.stop_requested()) health.status = Health::kDraining;
+  if (state_.stopping) health.status = Health::kFailed;
+  for (const auto& runner : runners_) runner->add_troubles(health);
+  return health;
 }
 
 void Pipeline::wait_for_end() {

@@ -3,8 +3,10 @@
 #include <chrono>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "config/report.h"
@@ -24,9 +26,10 @@ struct RunOptions {
   std::chrono::milliseconds drain{30000};  ///< how long an end by signal may take
   std::filesystem::path data_folder;
   bool summary = true;
-  std::string admin;                 ///< HOST:PORT for health and metrics; empty: none
-  std::optional<Control> control{};  ///< the line to a supervisor
-  Privileges privileges{};           ///< given up when every stage is open
+  std::chrono::milliseconds blocked{10000};  ///< after that what is out of reach is not ready
+  Admin* admin = nullptr;                    ///< answers for the pipeline; outlives it
+  std::optional<Control> control{};          ///< the line to a supervisor
+  Privileges privileges{};                   ///< given up when every stage is open
 };
 
 /// A pipeline that is put together and can be run once. A supervisor that hangs up its line is a
@@ -54,9 +57,18 @@ class Pipeline {
   /// The stages that are in a call at this moment, and what those wait for whose call failed;
   /// empty: none. Any thread.
   [[nodiscard]] std::string at_work() const;
+  /// Any thread.
+  [[nodiscard]] Health health() const;
 
  private:
   class BlockSignals;
+  /// What it is doing, for its health.
+  struct Phase {
+    std::string_view status = Health::kStarting;
+    std::string opening{};  ///< the stage that is being opened
+    std::chrono::steady_clock::time_point since = std::chrono::steady_clock::now();
+  };
+  void enter(Phase phase);
 
   [[nodiscard]] bool open_stages(Report& report);
   [[nodiscard]] bool open_stage(StageRunner& runner, Report& report);
@@ -65,7 +77,6 @@ class Pipeline {
   void tell_supervisor(bool now = false);
   [[nodiscard]] int line() const { return options_.control ? options_.control->descriptor() : -1; }
   void show_progress();
-  [[nodiscard]] std::unique_ptr<Admin> start_admin();
   [[noreturn]] void force_end(const std::string& why);
   void print_summary();
   [[nodiscard]] Exit conclude();
@@ -76,6 +87,8 @@ class Pipeline {
   Logger& logger_;
   const bool progress_;  ///< there is a terminal for it
   RunState state_;
+  mutable std::mutex phase_mutex_;
+  Phase phase_;
   std::vector<std::unique_ptr<StageRunner>> runners_;
   std::atomic<std::size_t> threads_left_{0};
   int ended_fd_ = -1;
@@ -89,9 +102,8 @@ class Pipeline {
 [[nodiscard]] std::string summary_json(const std::vector<std::unique_ptr<StageRunner>>& stages);
 
 /// For --admin.
-[[nodiscard]] std::string metrics_text(const std::vector<std::unique_ptr<StageRunner>>& stages);
-[[nodiscard]] Admin::Health health_of(const RunState& state, const std::string& pipeline,
-                                      bool draining);
+[[nodiscard]] std::string metrics_text(const std::vector<std::unique_ptr<StageRunner>>& stages,
+                                       bool ready);
 
 /// Where a stage's books do not balance, in words; empty if they all do. Holds after a run in which
 /// no stage failed.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <random>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -25,8 +26,8 @@ std::optional<std::chrono::nanoseconds> Retries::Call::failed(std::string_view w
                                                               std::chrono::nanoseconds retry_for,
                                                               const Receipt::Deadline& deadline) {
   const auto now = std::chrono::steady_clock::now();
-  if (failures_++ == 0) retries_.begin(since_ = now);
-  retries_.note(why);
+  if (failures_ == 0) since_ = now;
+  retries_.failed(why, failures_++ == 0, now);
   lasted_ = now - since_;
   // Not to since_ + retry_for, which may be beyond the end of time.
   std::chrono::nanoseconds left = retry_for - lasted_;
@@ -41,22 +42,46 @@ std::string Retries::Call::gave_up(std::string_view why) const {
                      std::chrono::duration<double>(lasted_).count(), why);
 }
 
+std::string Retries::Outage::over() const {
+  return fmt::format(
+      "works again after {} {}, {:.1f} s", failures, failures == 1 ? "try" : "tries",
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count());
+}
+
 std::string Retries::text() const {
   const std::lock_guard lock(mutex_);
-  if (calls_ == 0) return {};
-  const auto lasted =
-      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - since_);
-  return fmt::format("retrying for {} s: {}", lasted.count(), why_);
+  if (calls_ == 0 || !outage_) return {};
+  const auto lasted = std::chrono::duration_cast<std::chrono::seconds>(
+      std::chrono::steady_clock::now() - outage_->since);
+  return fmt::format("retrying for {} s: {}", lasted.count(), outage_->why);
 }
 
-void Retries::begin(Time since) {
+std::optional<Retries::Outage> Retries::outage() const {
   const std::lock_guard lock(mutex_);
-  if (calls_++ == 0) since_ = since;
+  return outage_;
 }
 
-void Retries::note(std::string_view why) {
+bool Retries::tell(Time now) {
+  constexpr std::chrono::seconds kPeriod{1};
   const std::lock_guard lock(mutex_);
-  why_ = why;
+  if (!outage_ || outage_->told || (told_ && now - *told_ < kPeriod)) return false;
+  told_ = now;
+  return outage_->told = true;
+}
+
+std::optional<Retries::Outage> Retries::succeeded(bool repeated) {
+  const std::lock_guard lock(mutex_);
+  // The call that succeeded is one of them until it goes away.
+  if (calls_ > (repeated ? 1 : 0)) return std::nullopt;
+  return std::exchange(outage_, std::nullopt);
+}
+
+void Retries::failed(std::string_view why, bool first, Time now) {
+  const std::lock_guard lock(mutex_);
+  if (first) ++calls_;
+  if (!outage_) outage_.emplace().since = now;
+  ++outage_->failures;
+  outage_->why = why;
 }
 
 void Retries::end() noexcept {

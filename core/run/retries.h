@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -12,10 +13,21 @@
 namespace millrace::host {
 
 /// The calls of a stage that are made again because they failed for a passing reason, over all its
-/// workers. Any thread; nothing here is touched until a call has failed.
+/// workers. From the first failure until a call succeeds while no other fails is an outage. Any
+/// thread; nothing here is touched until a call has failed.
 class Retries {
  public:
   using Time = std::chrono::steady_clock::time_point;
+
+  struct Outage {
+    Time since{};
+    std::uint64_t failures = 0;
+    std::string why;  ///< the last error
+    bool told = false;
+
+    /// "works again after 12 tries, 3.4 s"
+    [[nodiscard]] std::string over() const;
+  };
 
   /// One call with all its attempts; lives on the thread that makes them.
   class Call {
@@ -46,16 +58,23 @@ class Retries {
   /// "retrying for 12 s: connection refused" while a call waits for its next attempt or makes it,
   /// else empty.
   [[nodiscard]] std::string text() const;
+  /// Nothing while calls succeed.
+  [[nodiscard]] std::optional<Outage> outage() const;
+  /// The outage is to be reported now: not yet, and no other began within the last second. A stage
+  /// that fails and works by turns does not flood the log.
+  [[nodiscard]] bool tell(Time now = std::chrono::steady_clock::now());
+  /// A call has succeeded that had failed before (`repeated`), or that came after one that was
+  /// given up. The outage that has ended by this, if it has.
+  [[nodiscard]] std::optional<Outage> succeeded(bool repeated);
 
  private:
-  void begin(Time since);
-  void note(std::string_view why);
+  void failed(std::string_view why, bool first, Time now);
   void end() noexcept;
 
   mutable std::mutex mutex_;
-  std::size_t calls_ = 0;
-  Time since_{};
-  std::string why_;
+  std::size_t calls_ = 0;  ///< that have failed and go on
+  std::optional<Outage> outage_;
+  std::optional<Time> told_;
 };
 
 }  // namespace millrace::host

@@ -21,7 +21,7 @@ bool StageRunner::call_again(std::exception_ptr thrown, Instance& instance, Batc
     try {
       if (thrown) std::rethrow_exception(std::exchange(thrown, nullptr));
       attempt(instance, batch, items, out);
-      if (queue_ && repeated.failures() > 0) recover(items);
+      if (repeated.failures() > 0) recover(items, true);
       return true;
     } catch (const Transient& error) {
       account_.retried.add(items);
@@ -36,8 +36,10 @@ bool StageRunner::call_again(std::exception_ptr thrown, Instance& instance, Batc
       } catch (const std::exception& failure) {
         fail(fmt::format("{} (while setting rejected items aside)", failure.what()));
       }
-      items = batch.type().count(batch);
+      const std::size_t given = std::exchange(items, batch.type().count(batch));
       if (items == 0 && !failed_) {
+        // An answer, too: whatever it could not reach is back.
+        if (repeated.failures() > 0) recover(given, true);
         batch.receipt.done();
         return false;
       }
@@ -58,12 +60,12 @@ bool StageRunner::pause(const Transient& error, Retries::Call& repeated,
   const Duration retry_for = down_ ? Duration(0) : plan_.host.retry_for;
   const auto wait = repeated.failed(error.what(), retry_for, deadline);
   if (!wait) return false;
-  if (repeated.failures() == 1) {
+  if (retries_.tell()) {
     state_.surroundings.logger.log(LogLevel::warning, plan_.name,
                                    fmt::format("{}; trying again", error.what()));
-    // The branches that are required must not wait for one that is not.
-    if (queue_ && !plan_.host.required) queue_->set_lossy(true);
   }
+  // The branches that are required must not wait for one that is not.
+  if (repeated.failures() == 1 && queue_ && !plan_.host.required) queue_->set_lossy(true);
   const OnAccount waiting(keeper, nullptr);
   std::this_thread::sleep_for(*wait);
   return true;
@@ -84,11 +86,16 @@ void StageRunner::give_up(const Transient& error, const Retries::Call& repeated,
   }
 }
 
-/// A call that had been tried again, or that came after one that was given up, has succeeded.
-void StageRunner::recover(std::size_t items) {
+/// A call that had been tried again (`repeated`), or that came after one that was given up, has
+/// succeeded.
+void StageRunner::recover(std::size_t items, bool repeated) {
   if (down_ && items == 0) return;  // that may have tried nothing
   down_ = false;
-  queue_->set_lossy(false);
+  if (queue_) queue_->set_lossy(false);
+  const auto outage = retries_.succeeded(repeated);
+  if (outage && outage->told) {
+    state_.surroundings.logger.log(LogLevel::info, plan_.name, outage->over());
+  }
 }
 
 void StageRunner::handle_rejected(const Rejected& error, BatchBase& batch) {
@@ -137,9 +144,14 @@ void StageRunner::reject_late(std::string_view reason, BatchBase& items) {
 }
 
 void StageRunner::fail(const std::string& what) {
-  if (failed_.exchange(true)) return;
+  {
+    const std::lock_guard lock(failure_mutex_);
+    if (failed_) return;
+    failure_ = {what, std::chrono::steady_clock::now()};
+    failed_ = true;
+  }
   state_.surroundings.logger.log(LogLevel::error, plan_.name, what);
-  state_.fail(fmt::format("stage '{}' ({}): {}", plan_.name, plan_.use, what));
+  state_.fail(fmt::format("stage '{}' ({}): {}", plan_.name, plan_.use, what), plan_.host.required);
   if (plan_.host.required) state_.stop.request_stop();
   if (queue_) discard(queue_->abandon(), "stage-failed");
 }

@@ -54,6 +54,25 @@ std::string StageRunner::at_work() const {
   return state_.sampler.works_on(account_) ? plan_.name : std::string();
 }
 
+void StageRunner::add_troubles(Health& health) const {
+  const auto add = [&](Trouble trouble) {
+    trouble.stage = plan_.name;
+    trouble.tolerated = !plan_.host.required;
+    health.add(std::move(trouble), state_.blocked);
+  };
+  if (failed_) {
+    const std::lock_guard lock(failure_mutex_);
+    add({.what = failure_.what, .since = failure_.since, .at_once = true});
+  } else if (const auto outage = retries_.outage()) {
+    add({.what = outage->why, .since = outage->since});
+  }
+  for (const Conditions::Failing& failing : account_.conditions.failing()) {
+    add({.what = fmt::format("{}: {}", failing.name, failing.why),
+         .since = failing.since,
+         .at_once = failing.at_once});
+  }
+}
+
 void StageRunner::make_queue(bool upstream_has_workers) {
   if (plan_.kind == StageKind::source) return;
   const bool needed = plan_.host.workers > 1 || plan_.host.queue || plan_.from.size() > 1 ||
@@ -170,7 +189,7 @@ void StageRunner::lose(BatchBase& batch, std::size_t items, std::string_view rea
   } catch (...) {
     if (!call_again(std::current_exception(), instance, batch, items, out, keeper)) return;
   }
-  if (down_) recover(items);
+  if (down_) recover(items, false);
   // Time that has moved must not stop at a stage that had nothing to say.
   if (items == 0 && out.pushed() == 0 && !readers_.empty()) {
     const BoxedBatch tick = plan_.descriptor->output->empty();
@@ -191,6 +210,7 @@ void StageRunner::flush(Instance& instance, Emitter& out, Timekeeper& keeper) {
   for (Retries::Call repeated(retries_); !failed_;) {
     try {
       instance.stage->flush_erased(out);
+      if (repeated.failures() > 0) recover(1, true);
       return;
     } catch (const Transient& error) {
       account_.retried.add();

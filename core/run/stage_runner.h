@@ -19,6 +19,7 @@
 #include "run/account.h"
 #include "run/busy.h"
 #include "run/dead_letters.h"
+#include "run/health.h"
 #include "run/host_context.h"
 #include "run/log_limit.h"
 #include "run/logger.h"
@@ -31,20 +32,24 @@ class StageRunner;
 
 /// What the stages of one running pipeline share.
 struct RunState {
-  RunState(Logger& logger, std::filesystem::path data) : surroundings{logger, std::move(data)} {
+  RunState(Logger& logger, std::filesystem::path data, std::chrono::milliseconds blocked_for)
+      : surroundings{logger, std::move(data)}, blocked(blocked_for) {
     surroundings.incomplete = [this] { return incomplete(); };
   }
 
   Surroundings surroundings;
-  std::stop_source stop;  ///< asks the sources to end
-  std::atomic<bool> failed{false};
+  const std::chrono::milliseconds blocked;  ///< see RunOptions
+  std::stop_source stop;                    ///< asks the sources to end
+  std::atomic<bool> failed{false};          ///< a stage has, and the exit code will say so
+  std::atomic<bool> stopping{false};        ///< one that is required has: the pipeline ends
   BusySampler sampler;
 
   /// Remembers why the pipeline fails; the first cause is told in the end.
-  void fail(const std::string& cause) {
+  void fail(const std::string& cause, bool required) {
     const std::lock_guard lock(mutex_);
     if (cause_.empty()) cause_ = cause;
     failed = true;
+    if (required) stopping = true;
   }
   [[nodiscard]] std::string cause() const {
     const std::lock_guard lock(mutex_);
@@ -88,6 +93,9 @@ class StageRunner {
   /// Its name, if at this moment it is in a call of the stage's own code; with the reason, if the
   /// call has failed and is repeated. Else empty.
   [[nodiscard]] std::string at_work() const;
+  /// What keeps it from its work at this moment. Any thread.
+  void add_troubles(Health& health) const;
+  [[nodiscard]] bool retrying() const { return retries_.outage().has_value(); }
   struct Progress {
     std::uint64_t done = 0;
     std::uint64_t total = 0;
@@ -131,7 +139,7 @@ class StageRunner {
                   std::size_t items, Emitter& out, Timekeeper& keeper);
   bool pause(const Transient& error, Retries::Call& repeated, const Receipt::Deadline& deadline,
              Timekeeper& keeper);
-  void recover(std::size_t items);
+  void recover(std::size_t items, bool repeated);
   void give_up(const Transient& error, const Retries::Call& repeated, std::size_t items);
   void handle_rejected(const Rejected& error, BatchBase& batch);
   /// Counts the items and does what `on_reject` says.
@@ -163,6 +171,12 @@ class StageRunner {
   std::unique_ptr<BatchQueue> queue_;
   std::unique_ptr<DeadLetters> dead_letters_;
   std::atomic<bool> failed_{false};
+  struct Failure {
+    std::string what;
+    std::chrono::steady_clock::time_point since{};
+  };
+  mutable std::mutex failure_mutex_;
+  Failure failure_;
   /// Not required, and the last batch was given up: until one is taken, each gets one attempt, and
   /// the queue drops what finds it full.
   std::atomic<bool> down_{false};

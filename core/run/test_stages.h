@@ -171,10 +171,9 @@ class PipelineTest : public ::testing::Test {
         [=, this] { return std::make_unique<Noting>(notes_, function); }, host);
   }
   Exit run() {
-    Logger logger(LogFormat::text, LogLevel::warning);
-    RunOptions options;
-    options.summary = false;
-    pipeline_ = std::make_unique<Pipeline>(builder_.plan(), options, logger);
+    Logger logger(LogFormat::text, least_);
+    options_.summary = false;
+    pipeline_ = std::make_unique<Pipeline>(builder_.plan(), options_, logger);
     Report report;
     if (const Exit opened = pipeline_->open(report); opened != Exit::done) return opened;
     const Exit exit = pipeline_->run();
@@ -191,6 +190,8 @@ class PipelineTest : public ::testing::Test {
 
   Notes notes_;
   PlanBuilder builder_;
+  RunOptions options_;
+  LogLevel least_ = LogLevel::warning;
   std::unique_ptr<Pipeline> pipeline_;
 };
 

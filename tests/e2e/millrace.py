@@ -1,12 +1,15 @@
 """Runs the real program for the end-to-end tests."""
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import re
 import signal
 import subprocess
 import time
+import urllib.error
+import urllib.request
 
 SOURCE = pathlib.Path(os.environ.get("MILLRACE_SOURCE", pathlib.Path(__file__).resolve().parents[2]))
 BUILD = pathlib.Path(os.environ.get("MILLRACE_BUILD", SOURCE / "build/release"))
@@ -55,6 +58,15 @@ class Running:
         assert self.process.wait(patience) == 0, self.text()
         assert "books do not balance" not in self.text()
         return self.text()
+
+
+def health(url: str) -> tuple[int, dict]:
+    """Status and answer of GET /health; `url` is what --admin logs."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=10) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
 
 
 def until(condition, patience: float, what: str):

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from millrace import CAPTURE, PROGRAM, SAMPLE, SESSIONS, SOURCE, pipeline, run
+from millrace import CAPTURE, PROGRAM, SAMPLE, SESSIONS, SOURCE, Running, pipeline, run, until
 
 COUNT = '[stage.count]\nuse = "sink-count"\nfrom = "sessions"\n'
 
@@ -35,7 +35,7 @@ def get(url):
 
 def test_health_and_metrics_of_a_run(running):
     process, url = running
-    assert get(f"{url}/health") == (200, '{"pipeline":"p","status":"running"}\n')
+    until(lambda: get(f"{url}/health") == (200, '{"pipeline":"p","status":"running","ready":true}\n'), 30, "it runs")
     process.stdin.write(SAMPLE.read_bytes())
     process.stdin.flush()
     status, text = get(f"{url}/metrics")
@@ -43,7 +43,7 @@ def test_health_and_metrics_of_a_run(running):
     families = re.findall(r"^# TYPE (\S+) (counter|gauge)$", text, re.M)
     assert ("millrace_items_in_total", "counter") in families
     for line in text.splitlines():
-        assert re.fullmatch(r'#.*|[a-z_]+\{stage="[^"]+"(,[a-z]+="[^"]+")?\} [0-9.e+-]+', line), line
+        assert re.fullmatch(r'#.*|millrace_ready 1|[a-z_]+\{stage="[^"]+"(,[a-z]+="[^"]+")?\} [0-9.e+-]+', line), line
     assert get(f"{url}/nothing")[0] == 404
     request = urllib.request.Request(f"{url}/health", method="POST", data=b"x" * 100)
     with pytest.raises(urllib.error.HTTPError, match="405|400"):
@@ -54,6 +54,7 @@ def test_health_and_metrics_of_a_run(running):
 
 def test_draining_is_not_healthy(running):
     process, url = running
+    until(lambda: get(f"{url}/health")[0] == 200, 30, "it runs")
     process.send_signal(signal.SIGTERM)
     assert b"SIGTERM" in process.stderr.readline()
     # The source waits in a read of standard input, so the drain lasts until that ends.

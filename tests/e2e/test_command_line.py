@@ -5,7 +5,7 @@ import signal
 import subprocess
 
 import pytest
-from millrace import BUILD, CAPTURE, PRINT, PROGRAM, SAMPLE, SESSIONS, SOURCE, pipeline, run
+from millrace import BUILD, CAPTURE, PRINT, PROGRAM, SAMPLE, SESSIONS, SOURCE, health, pipeline, run, until
 
 TEST_PLUGINS = BUILD / "tests/plugins"
 
@@ -172,7 +172,8 @@ def test_threads_that_plugins_start_take_no_signals(tmp_path):
     path = pipeline(tmp_path, CAPTURE, '[stage.x]\nuse = "good"\nfrom = "capture"\nthread = true\n')
     with subprocess.Popen([PROGRAM, "run", path, "--plugins", TEST_PLUGINS, "--var", "CAPTURE=-", "--admin", "127.0.0.1:0"],
                           stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=SOURCE) as process:
-        assert b"health and metrics" in process.stderr.readline()  # it runs
+        url = re.search(r"health and metrics on (\S+)", process.stderr.readline().decode()).group(1)
+        until(lambda: health(url)[0] == 200, 30, "it runs")
         process.send_signal(signal.SIGTERM)
         assert b"SIGTERM: stopping" in process.stderr.readline()
         process.stdin.close()
