@@ -31,11 +31,13 @@ std::uint8_t* put_big_endian(std::uint8_t* to, T value) {
 void describe_members(const SessionInfo& info, json::Object& object) {
   const Endpoints ends = endpoints(info);
   object.member("session", to_hex(info.id));
+  object.member("agent", info.agent);
   object.member("protocol", protocol_name(info.key.protocol));
   object.member("src", to_string(ends.src, info.key.family));
   object.member("src_port", ends.src_port);
   object.member("dst", to_string(ends.dst, info.key.family));
   object.member("dst_port", ends.dst_port);
+  object.member("epoch", info.epoch);
   object.member("first_seen", to_rfc3339(info.first_seen));
   object.member("last_seen", to_rfc3339(info.last_seen));
   object.member("packets", info.packets);

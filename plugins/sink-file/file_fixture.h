@@ -29,6 +29,8 @@ inline Verdict example() {
   verdict.session.key.low_port = 80;
   verdict.session.key.high_port = 40000;
   verdict.session.src_is_low = false;
+  verdict.session.agent = "probe, 1";
+  verdict.session.epoch = 7;
   verdict.session.packets = 3;
   verdict.session.bytes = 300;
   verdict.session.payload_bytes = 120;

@@ -38,9 +38,12 @@ void append_csv_field(std::string_view field, std::string& out) {
 void append_csv(const Verdict& verdict, std::string& out) {
   const SessionInfo& info = verdict.session;
   const Endpoints ends = endpoints(info);
-  fmt::format_to(std::back_inserter(out), "{},{},{},{},{},{},{},{},{},{},{},{},", to_hex(info.id),
-                 protocol_name(info.key.protocol), to_string(ends.src, info.key.family),
-                 ends.src_port, to_string(ends.dst, info.key.family), ends.dst_port,
+  const auto to = std::back_inserter(out);
+  fmt::format_to(to, "{},", to_hex(info.id));
+  append_csv_field(info.agent, out);
+  fmt::format_to(to, ",{},{},{},{},{},{},{},{},{},{},{},{},", protocol_name(info.key.protocol),
+                 to_string(ends.src, info.key.family), ends.src_port,
+                 to_string(ends.dst, info.key.family), ends.dst_port, info.epoch,
                  to_rfc3339(info.first_seen), to_rfc3339(info.last_seen), info.packets, info.bytes,
                  info.payload_bytes, to_string(info.due));
   append_csv_field(verdict.label, out);
@@ -115,8 +118,8 @@ void append_table(const Verdict& verdict, std::string& out) {
 std::string header_line(RowFormat format) {
   switch (format) {
     case RowFormat::csv:
-      return "session,protocol,src,src_port,dst,dst_port,first_seen,last_seen,packets,bytes,"
-             "payload_bytes,reason,label,confidence,model\r\n";
+      return "session,agent,protocol,src,src_port,dst,dst_port,epoch,first_seen,last_seen,packets,"
+             "bytes,payload_bytes,reason,label,confidence,model\r\n";
     case RowFormat::table:
       return fmt::format("{:<{}}  {:<{}} {:<{}} {:<{}} {:>{}} {:>{}}  {:<{}} {:>{}}  {}\n",
                          "first seen (UTC)", kTimeWidth, "proto", kProtocolWidth, "src",

@@ -17,9 +17,9 @@ enum class RowFormat : std::uint8_t { jsonl, csv, table };
 /// Whether a file with this first line (without its end) can be continued in that format.
 [[nodiscard]] bool continues(RowFormat format, std::string_view first_line);
 
-/// Appends one row. The fields and their order: session protocol src src_port dst dst_port
-/// first_seen last_seen packets bytes payload_bytes reason label confidence model. A table leaves
-/// out some of them.
+/// Appends one row. The fields and their order: session agent protocol src src_port dst dst_port
+/// epoch first_seen last_seen packets bytes payload_bytes reason label confidence model. A table
+/// leaves out some of them.
 void append_row(RowFormat format, const Verdict& verdict, std::string& out);
 
 /// `text` with '?' for every control character: a label must not steer a terminal.

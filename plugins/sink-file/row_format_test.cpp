@@ -15,8 +15,8 @@ TEST_F(SinkFileTest, JsonLineHasTheDocumentedFieldsInOrder) {
   run(with(RowFormat::jsonl), {example()});
   EXPECT_EQ(
       content(),
-      R"({"session":"abababababababababababababababab","protocol":"tcp","src":"10.0.0.2",)"
-      R"("src_port":40000,"dst":"10.0.0.1","dst_port":80,)"
+      R"({"session":"abababababababababababababababab","agent":"probe, 1","protocol":"tcp",)"
+      R"("src":"10.0.0.2","src_port":40000,"dst":"10.0.0.1","dst_port":80,"epoch":7,)"
       R"("first_seen":"1970-01-01T00:00:01.000000000Z","last_seen":"1970-01-01T00:00:02.000000001Z",)"
       R"("packets":3,"bytes":300,"payload_bytes":120,"reason":"full","label":"say \"hi\", all",)"
       R"("confidence":0.9877,"model":"m"})"
@@ -37,8 +37,8 @@ TEST_F(SinkFileTest, JsonIsReadBackByAnotherParser) {
                    "for line in open(sys.argv[1], encoding='utf-8'):\n"
                    "  v = json.loads(line)\n"
                    "  print(len(v), ascii(v['label']), v['confidence'], v.get('probabilities'))\n"),
-            "16 'line\\nend \\x01 \\ufffd' None {'a\"b': 0.25, 'c': 0.75}\n"
-            "15 'say \"hi\", all' 0.9877 None\n");
+            "18 'line\\nend \\x01 \\ufffd' None {'a\"b': 0.25, 'c': 0.75}\n"
+            "17 'say \"hi\", all' 0.9877 None\n");
 }
 
 TEST_F(SinkFileTest, TableNamesTheClassThatTheModelWasNotSureOf) {
@@ -60,7 +60,8 @@ TEST_F(SinkFileTest, TableNamesTheClassThatTheModelWasNotSureOf) {
 
 TEST_F(SinkFileTest, CsvQuotesWhatNeedsIt) {
   run(with(RowFormat::csv), {example()});
-  EXPECT_THAT(content(), StartsWith("session,protocol,src,src_port,"));
+  EXPECT_THAT(content(), StartsWith("session,agent,protocol,src,src_port,"));
+  EXPECT_THAT(content(), HasSubstr(",\"probe, 1\",tcp,10.0.0.2,40000,10.0.0.1,80,7,1970-"));
   EXPECT_THAT(content(), HasSubstr(",full,\"say \"\"hi\"\", all\",0.9877,m\r\n"));
 }
 
@@ -71,8 +72,8 @@ TEST_F(SinkFileTest, CsvIsReadBackByAnotherParser) {
   run(with(RowFormat::csv), {odd, example()});
   EXPECT_EQ(python("import csv, sys\n"
                    "rows = list(csv.reader(open(sys.argv[1], newline=''), strict=True))\n"
-                   "print([len(row) for row in rows], rows[0][12:], rows[1][12:])\n"),
-            "[15, 15, 15] ['label', 'confidence', 'model'] "
+                   "print([len(row) for row in rows], rows[0][14:], rows[1][14:])\n"),
+            "[17, 17, 17] ['label', 'confidence', 'model'] "
             "['two\\r\\nlines, \"quoted\"', '0.9877', 'm']\n");
 }
 

@@ -130,6 +130,14 @@ class SinkMysqlTest : public ::testing::Test {
     return "accepted";
   }
 
+  /// A line each.
+  [[nodiscard]] std::string warnings() const {
+    std::string all;
+    for (const auto& [level, message] : context_.messages()) {
+      if (level == LogLevel::warning) all += message + "\n";
+    }
+    return all;
+  }
   std::uint64_t count(const std::string& name) { return context_.counter(name).value(); }
 
   std::string database_;

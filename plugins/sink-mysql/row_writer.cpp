@@ -96,6 +96,14 @@ void bind(Connection::Statement& to, unsigned parameter, const Verdict& verdict,
   labelled ? to.bind(parameter, nanoseconds(now)) : to.bind_null(parameter);
 }
 
+/// Of a row of id, label, model and version, in which it stays.
+StoredAnswer stored_answer(const Connection::Row& row) {
+  const auto text = [&row](std::size_t column) {
+    return row.at(column) ? std::string_view(*row.at(column)) : std::string_view();
+  };
+  return {text(1), text(2), text(3)};
+}
+
 }  // namespace
 
 std::string misfit(const Verdict& verdict, const TextLimits& limits) {
@@ -108,14 +116,13 @@ std::string misfit(const Verdict& verdict, const TextLimits& limits) {
 
 void RowWriter::try_out() {
   static_cast<void>(insert_statement(1));
-  static_cast<void>(fill_in_statement());
-  static_cast<void>(
-      connection_.query(fmt::format("SELECT session FROM `{}` WHERE label = '' LIMIT 0", table_)));
+  static_cast<void>(relabel_statement());
+  static_cast<void>(connection_.query(fmt::format("SELECT session FROM `{}` LIMIT 0", table_)));
 }
 
 void RowWriter::forget() noexcept {
   inserts_.clear();
-  fill_in_.reset();
+  relabel_.reset();
 }
 
 Outcomes RowWriter::store(Rows rows, Timestamp now) {
@@ -125,7 +132,7 @@ Outcomes RowWriter::store(Rows rows, Timestamp now) {
     rows = rows.subspan(some.size());
     const std::uint64_t stored = insert(some, now);
     outcomes.stored += stored;
-    if (stored < some.size()) outcomes.labelled += fill_in(some, now);
+    if (stored < some.size()) add_labels(some, now, outcomes);
   }
   return outcomes;
 }
@@ -173,37 +180,51 @@ Connection::Statement& RowWriter::insert_statement(std::size_t rows) {
   return inserts_.emplace(rows, Connection::Statement(connection_, sql)).first->second;
 }
 
-Connection::Statement& RowWriter::fill_in_statement() {
-  if (!fill_in_) {
-    fill_in_.emplace(connection_,
+/// Only a row that still is what it was found to be: another sink may have been faster.
+Connection::Statement& RowWriter::relabel_statement() {
+  if (!relabel_) {
+    relabel_.emplace(connection_,
                      fmt::format("UPDATE `{}` SET label = ?, label_index = ?, confidence = ?, "
                                  "model = ?, model_version = ?, classified_at = ? "
-                                 "WHERE session = UNHEX(?) AND label = ''",
+                                 "WHERE session = UNHEX(?) AND label = ? AND model = ? AND "
+                                 "model_version = ?",
                                  table_));
   }
-  return *fill_in_;
+  return *relabel_;
 }
 
-/// Gives their labels to rows that an earlier run without a model has stored.
-std::uint64_t RowWriter::fill_in(Rows rows, Timestamp now) {
+/// Gives their labels to rows that were there already: to those that have none, and as
+/// `on_existing` says to others.
+void RowWriter::add_labels(Rows rows, Timestamp now, Outcomes& outcomes) {
   std::string ids;
   for (const Verdict* row : rows) {
     if (row->label.empty()) continue;
     ids += fmt::format("{}X'{}'", ids.empty() ? "" : ",", to_hex(row->session.id));
   }
-  if (ids.empty()) return 0;
-  const auto found = connection_.query(fmt::format(
-      "SELECT LOWER(HEX(session)) FROM `{}` WHERE label = '' AND session IN ({})", table_, ids));
-  if (found.empty()) return 0;
-  Connection::Statement& statement = fill_in_statement();
-  std::vector<std::string> unlabelled_rows;
-  unlabelled_rows.reserve(found.size());
-  for (const Connection::Row& row : found) unlabelled_rows.push_back(row.at(0).value_or(""));
-  std::ranges::sort(unlabelled_rows);
-  std::uint64_t filled = 0;
+  if (ids.empty()) return;
+  auto found = connection_.query(fmt::format(
+      "SELECT LOWER(HEX(session)), label, model, model_version FROM `{}` WHERE session IN ({})",
+      table_, ids));
+  std::ranges::sort(found);
+  Connection::Statement& statement = relabel_statement();
+  const Verdict* before = nullptr;
   for (const Verdict* row : rows) {
+    // Of a session that comes several times the first label counts.
+    if (row->label.empty()) continue;
+    const bool again = before != nullptr && before->session.id == row->session.id;
+    before = row;
+    if (again) continue;
     const std::string id = to_hex(row->session.id);
-    if (row->label.empty() || !std::ranges::binary_search(unlabelled_rows, id)) continue;
+    const auto place = std::ranges::lower_bound(
+        found, id, {}, [](const Connection::Row& columns) { return columns.at(0).value_or(""); });
+    if (place == found.end() || place->at(0) != id) continue;
+    const StoredAnswer answer = stored_answer(*place);
+    if (!differs(answer, *row)) continue;
+    const bool unlabelled_row = answer.label.empty();
+    if (!unlabelled_row && !replaces(on_existing_, answer, *row)) {
+      outcomes.others.add(false, answer, *row);
+      continue;
+    }
     const auto confidence = static_cast<double>(row->confidence);
     statement.bind(1, row->label);
     row->label_index >= 0 ? statement.bind(2, std::int64_t{row->label_index})
@@ -213,9 +234,16 @@ std::uint64_t RowWriter::fill_in(Rows rows, Timestamp now) {
     statement.bind(5, row->model_version);
     statement.bind(6, nanoseconds(now));
     statement.bind(7, id);
-    filled += statement.run();
+    statement.bind(8, answer.label);
+    statement.bind(9, answer.model);
+    statement.bind(10, answer.model_version);
+    if (statement.run() == 0) continue;
+    if (unlabelled_row) {
+      ++outcomes.labelled;
+    } else {
+      outcomes.others.add(true, answer, *row);
+    }
   }
-  return filled;
 }
 
 }  // namespace millrace

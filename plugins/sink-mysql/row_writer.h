@@ -10,6 +10,7 @@
 #include "millrace/verdict.h"
 
 #include "connection.h"
+#include "existing_rows.h"
 #include "schema.h"
 
 namespace millrace {
@@ -18,6 +19,7 @@ namespace millrace {
 struct Outcomes {
   std::uint64_t stored = 0;
   std::uint64_t labelled = 0;
+  OtherAnswers others;
 };
 
 /// Why the verdict cannot be a row (the column and what is wrong), or nothing.
@@ -29,8 +31,8 @@ class RowWriter {
   using Rows = std::span<const Verdict* const>;
 
   /// `connection` must outlive the writer.
-  RowWriter(Connection& connection, std::string table)
-      : connection_(connection), table_(std::move(table)) {}
+  RowWriter(Connection& connection, std::string table, OnExisting on_existing)
+      : connection_(connection), table_(std::move(table)), on_existing_(on_existing) {}
 
   /// Shows whether this user may do what is needed.
   void try_out();
@@ -42,14 +44,15 @@ class RowWriter {
  private:
   [[nodiscard]] std::size_t statement_rows(Rows rows) const;
   [[nodiscard]] std::uint64_t insert(Rows rows, Timestamp now);
-  [[nodiscard]] std::uint64_t fill_in(Rows rows, Timestamp now);
+  void add_labels(Rows rows, Timestamp now, Outcomes& outcomes);
   [[nodiscard]] Connection::Statement& insert_statement(std::size_t rows);
-  [[nodiscard]] Connection::Statement& fill_in_statement();
+  [[nodiscard]] Connection::Statement& relabel_statement();
 
   Connection& connection_;
   std::string table_;
+  OnExisting on_existing_;
   std::map<std::size_t, Connection::Statement> inserts_;  ///< by number of rows
-  std::optional<Connection::Statement> fill_in_;
+  std::optional<Connection::Statement> relabel_;
 };
 
 }  // namespace millrace

@@ -30,6 +30,7 @@ void SinkMysql::open(Context& context) {
   labelled_ = &context.counter("labelled");
   already_stored_ = &context.counter("already-stored");
   reconnected_ = &context.counter("reconnected");
+  others_.open(context);
   server_ = connection_options(server_options(options_));
   server_.connect_timeout = options_.connect_timeout;
   server_.read_timeout = options_.read_timeout;
@@ -94,7 +95,9 @@ void SinkMysql::write(Batch<Verdict>& in) {
   }
   stored_->add(outcomes.stored);
   labelled_->add(outcomes.labelled);
-  already_stored_->add(rows.size() - outcomes.stored - outcomes.labelled);
+  already_stored_->add(rows.size() - outcomes.stored - outcomes.labelled -
+                       outcomes.others.replaced_rows());
+  others_.add(outcomes.others);
 }
 
 /// One row that does not fit would take a whole transaction with it.
@@ -132,6 +135,10 @@ MILLRACE_PLUGIN(
             "create",
             "makes the table and the view TABLE_readable where they are "
             "not there yet; otherwise a table that is missing is an error"),
+        option<&MysqlOptions::on_existing>("on_existing", kOnExistingMeaning)
+            .choices({{"keep", OnExisting::keep},
+                      {"other-model", OnExisting::other_model},
+                      {"replace", OnExisting::replace}}),
         option<&MysqlOptions::batch>(
             "batch",
             "rows of one transaction; until so many are together they wait in memory, not "

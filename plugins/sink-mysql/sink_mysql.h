@@ -18,6 +18,7 @@ struct MysqlOptions {
   std::string password{};
   std::string table = "sessions";
   bool create = false;
+  OnExisting on_existing = OnExisting::other_model;
   std::uint32_t batch = 512;
   Duration max_wait = std::chrono::seconds(1);
   Duration wait = std::chrono::seconds(30);
@@ -39,12 +40,13 @@ struct MysqlOptions {
 class SinkMysql final : public Sink<Verdict> {
  public:
   explicit SinkMysql(const MysqlOptions& options)
-      : options_(options), writer_(connection_, options.table) {}
+      : options_(options), writer_(connection_, options.table, options.on_existing) {}
 
   static void check(const MysqlOptions& options, Findings& findings);
   void open(Context& context) override;
   [[nodiscard]] Coalesce coalesce() const override { return {options_.batch, options_.max_wait}; }
   void write(Batch<Verdict>& in) override;
+  void flush() override { others_.flush(); }
   void close() noexcept override { disconnect(); }
 
  private:
@@ -59,6 +61,7 @@ class SinkMysql final : public Sink<Verdict> {
   Counter* labelled_ = nullptr;
   Counter* already_stored_ = nullptr;
   Counter* reconnected_ = nullptr;
+  OtherAnswersReport others_;
   TextLimits limits_;
   Connection connection_;
   RowWriter writer_;

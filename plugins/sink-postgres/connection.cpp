@@ -175,14 +175,18 @@ std::vector<Connection::Row> Connection::query(const std::string& sql,
   const Result result =
       result_of(PQsendQueryParams(connection_.get(), sql.c_str(), static_cast<int>(values.size()),
                                   nullptr, values.data(), nullptr, nullptr, 0));
+  return rows_in(result.get());
+}
+
+std::vector<Connection::Row> Connection::rows_in(const pg_result* result) {
   std::vector<Row> rows;
-  for (int row = 0; row < PQntuples(result.get()); ++row) {
+  for (int row = 0; row < PQntuples(result); ++row) {
     Row& into = rows.emplace_back();
-    for (int column = 0; column < PQnfields(result.get()); ++column) {
-      if (PQgetisnull(result.get(), row, column) != 0) {
+    for (int column = 0; column < PQnfields(result); ++column) {
+      if (PQgetisnull(result, row, column) != 0) {
         into.emplace_back();
       } else {
-        into.emplace_back(PQgetvalue(result.get(), row, column));
+        into.emplace_back(PQgetvalue(result, row, column));
       }
     }
   }
@@ -194,7 +198,8 @@ void Connection::prepare(const std::string& name, const std::string& sql) {
       result_of(PQsendPrepare(connection_.get(), name.c_str(), sql.c_str(), 0, nullptr)));
 }
 
-std::uint64_t Connection::run(const std::string& name, std::span<const std::string> parameters) {
+Connection::Result Connection::run_prepared(const std::string& name,
+                                            std::span<const std::string> parameters) {
   std::vector<const char*> values;
   std::vector<int> lengths;
   for (const std::string& parameter : parameters) {
@@ -202,9 +207,18 @@ std::uint64_t Connection::run(const std::string& name, std::span<const std::stri
     lengths.push_back(static_cast<int>(parameter.size()));
   }
   const std::vector<int> binary(parameters.size(), 1);
-  const Result result = result_of(
-      PQsendQueryPrepared(connection_.get(), name.c_str(), static_cast<int>(parameters.size()),
-                          values.data(), lengths.data(), binary.data(), 0));
+  return result_of(PQsendQueryPrepared(connection_.get(), name.c_str(),
+                                       static_cast<int>(parameters.size()), values.data(),
+                                       lengths.data(), binary.data(), 0));
+}
+
+std::vector<Connection::Row> Connection::rows_of(const std::string& name,
+                                                 std::span<const std::string> parameters) {
+  return rows_in(run_prepared(name, parameters).get());
+}
+
+std::uint64_t Connection::run(const std::string& name, std::span<const std::string> parameters) {
+  const Result result = run_prepared(name, parameters);
   const std::string_view count = PQcmdTuples(result.get());
   std::uint64_t changed = 0;
   std::from_chars(count.data(), count.data() + count.size(), changed);

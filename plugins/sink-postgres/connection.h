@@ -78,6 +78,9 @@ class Connection {
   void prepare(const std::string& name, const std::string& sql);
   /// `parameters` are in PostgreSQL's binary form. Returns how many rows were changed.
   [[nodiscard]] std::uint64_t run(const std::string& name, std::span<const std::string> parameters);
+  /// The same for a statement that gives rows.
+  [[nodiscard]] std::vector<Row> rows_of(const std::string& name,
+                                         std::span<const std::string> parameters);
 
   void begin();
   void commit() { execute("COMMIT"); }
@@ -93,6 +96,9 @@ class Connection {
     void operator()(pg_conn* connection) const;
   };
 
+  [[nodiscard]] Result run_prepared(const std::string& name,
+                                    std::span<const std::string> parameters);
+  [[nodiscard]] static std::vector<Row> rows_in(const pg_result* result);
   void wait_until_connected(Duration timeout);
   void check_encryption(Tls tls) const;
   void send_all();

@@ -20,6 +20,8 @@ constexpr std::size_t kStatementRows = 4096;
 
 constexpr const char* kInsert = "insert";
 constexpr const char* kFillIn = "fill_in";
+constexpr const char* kFindOthers = "find_others";
+constexpr const char* kRelabel = "relabel";
 
 template <std::integral T>
 void append_number(std::string& to, T number) {
@@ -173,6 +175,10 @@ constexpr std::array kFields{
 
 bool in_insert(const Field& /*field*/) { return true; }
 bool in_fill_in(const Field& field) { return field.of_label || field.column == "session"; }
+bool in_find_others(const Field& field) {
+  return field.column == "session" || field.column == "label" || field.column == "model" ||
+         field.column == "model_version";
+}
 
 /// The arrays of the fields that `wanted` takes, as parameters of a statement.
 std::vector<std::string> arrays(RowWriter::Rows rows, Timestamp now, bool (*wanted)(const Field&)) {
@@ -186,12 +192,25 @@ std::vector<std::string> arrays(RowWriter::Rows rows, Timestamp now, bool (*want
   return parameters;
 }
 
+/// Those of new labels, and of the answers that they replace.
+std::vector<std::string> with_old_answers(RowWriter::Rows rows, Timestamp now,
+                                          std::span<const StoredAnswer> old) {
+  std::vector<std::string> parameters = arrays(rows, now, in_fill_in);
+  for (const auto member :
+       {&StoredAnswer::label, &StoredAnswer::model, &StoredAnswer::model_version}) {
+    Array array(kText);
+    for (const StoredAnswer& answer : old) array.add(answer.*member);
+    parameters.push_back(array.bytes());
+  }
+  return parameters;
+}
+
 /// The names of these fields, and the arrays as a table.
 struct Sql {
   std::string names;
   std::string table;
 };
-Sql sql_of(bool (*wanted)(const Field&)) {
+Sql sql_of(bool (*wanted)(const Field&), std::initializer_list<std::string_view> more = {}) {
   Sql sql;
   int parameter = 0;
   for (const Field& field : kFields) {
@@ -200,8 +219,20 @@ Sql sql_of(bool (*wanted)(const Field&)) {
     sql.names += fmt::format("{}{}", comma, field.column);
     sql.table += fmt::format("{}${}::{}[]", comma, ++parameter, field.type.name);
   }
+  for (const std::string_view name : more) {
+    sql.names += fmt::format(", {}", name);
+    sql.table += fmt::format(", ${}::text[]", ++parameter);
+  }
   sql.table = fmt::format("unnest({}) AS given({})", sql.table, sql.names);
   return sql;
+}
+
+/// Of a row of id, label, model and version, in which it stays.
+StoredAnswer stored_answer(const Connection::Row& row) {
+  const auto text = [&row](std::size_t column) {
+    return row.at(column) ? std::string_view(*row.at(column)) : std::string_view();
+  };
+  return {text(1), text(2), text(3)};
 }
 
 }  // namespace
@@ -219,8 +250,26 @@ void RowWriter::prepare() {
   connection_.prepare(kFillIn, fmt::format("UPDATE \"{0}\" AS row SET {1} FROM {2} WHERE "
                                            "row.session = given.session AND row.label = ''",
                                            table_, assignments, sql_of(in_fill_in).table));
+  connection_.prepare(
+      kFindOthers,
+      fmt::format("SELECT replace(row.session::text, '-', ''), row.label, row.model, "
+                  "row.model_version FROM \"{0}\" AS row JOIN {1} ON row.session = given.session "
+                  "WHERE row.label <> '' AND (row.label, row.model, row.model_version) IS DISTINCT "
+                  "FROM (given.label, given.model, given.model_version)",
+                  table_, sql_of(in_find_others).table));
+  // Only rows that still are what they were found to be: another sink may have been faster.
+  connection_.prepare(
+      kRelabel,
+      fmt::format("UPDATE \"{0}\" AS row SET {1} FROM {2} WHERE row.session = given.session AND "
+                  "row.label = given.old_label AND row.model = given.old_model AND "
+                  "row.model_version = given.old_version "
+                  "RETURNING replace(row.session::text, '-', '')",
+                  table_, assignments,
+                  sql_of(in_fill_in, {"old_label", "old_model", "old_version"}).table));
   static_cast<void>(connection_.run(kInsert, arrays({}, {}, in_insert)));
   static_cast<void>(connection_.run(kFillIn, arrays({}, {}, in_fill_in)));
+  static_cast<void>(connection_.rows_of(kFindOthers, arrays({}, {}, in_find_others)));
+  static_cast<void>(connection_.rows_of(kRelabel, with_old_answers({}, {}, {})));
 }
 
 Outcomes RowWriter::store(Rows rows, Timestamp now) {
@@ -230,21 +279,53 @@ Outcomes RowWriter::store(Rows rows, Timestamp now) {
     rows = rows.subspan(some.size());
     const std::uint64_t stored = connection_.run(kInsert, arrays(some, now, in_insert));
     outcomes.stored += stored;
-    if (stored < some.size()) outcomes.labelled += fill_in(some, now);
+    if (stored < some.size()) add_labels(some, now, outcomes);
   }
   return outcomes;
 }
 
-/// Gives their labels to rows that an earlier run without a model has stored.
-std::uint64_t RowWriter::fill_in(Rows rows, Timestamp now) {
+/// Gives their labels to rows that were there already.
+void RowWriter::add_labels(Rows rows, Timestamp now, Outcomes& outcomes) {
   // Of a session that comes several times the first label counts.
   std::vector<const Verdict*> labelled;
   for (const Verdict* row : rows) {
     const bool again = !labelled.empty() && labelled.back()->session.id == row->session.id;
     if (!row->label.empty() && !again) labelled.push_back(row);
   }
-  if (labelled.empty()) return 0;
-  return connection_.run(kFillIn, arrays(labelled, now, in_fill_in));
+  if (labelled.empty()) return;
+  outcomes.labelled += connection_.run(kFillIn, arrays(labelled, now, in_fill_in));
+  relabel(labelled, now, outcomes);
+}
+
+/// `rows` are in the order of their ids, each once.
+void RowWriter::relabel(Rows rows, Timestamp now, Outcomes& outcomes) {
+  auto found = connection_.rows_of(kFindOthers, arrays(rows, now, in_find_others));
+  if (found.empty()) return;
+  std::ranges::sort(found);  // by id, as the rows are: locks are taken in one order
+  std::vector<const Verdict*> chosen;
+  std::vector<StoredAnswer> old;
+  auto row = rows.begin();
+  for (const Connection::Row& other : found) {
+    row = std::ranges::find_if(row, rows.end(), [&](const Verdict* candidate) {
+      return to_hex(candidate->session.id) == other.at(0).value_or("");
+    });
+    if (row == rows.end()) break;
+    const StoredAnswer answer = stored_answer(other);
+    if (replaces(on_existing_, answer, **row)) {
+      chosen.push_back(*row);
+      old.push_back(answer);
+    } else {
+      outcomes.others.add(false, answer, **row);
+    }
+  }
+  if (chosen.empty()) return;
+  auto changed = connection_.rows_of(kRelabel, with_old_answers(chosen, now, old));
+  std::ranges::sort(changed);
+  for (std::size_t i = 0; i < chosen.size(); ++i) {
+    if (std::ranges::binary_search(changed, Connection::Row{to_hex(chosen[i]->session.id)})) {
+      outcomes.others.add(true, old[i], *chosen[i]);
+    }
+  }
 }
 
 }  // namespace millrace

@@ -61,6 +61,7 @@ void SinkPostgres::open(Context& context) {
   labelled_ = &context.counter("labelled");
   already_stored_ = &context.counter("already-stored");
   reconnected_ = &context.counter("reconnected");
+  others_.open(context);
   read_address();
   connect_first();
   try {
@@ -169,7 +170,9 @@ std::vector<SinkPostgres::Refused> SinkPostgres::store(RowWriter::Rows rows) {
   connection_.commit();
   stored_->add(outcomes.stored);
   labelled_->add(outcomes.labelled);
-  already_stored_->add(rows.size() - outcomes.stored - outcomes.labelled);
+  already_stored_->add(rows.size() - outcomes.stored - outcomes.labelled -
+                       outcomes.others.replaced_rows());
+  others_.add(outcomes.others);
   return {};
 }
 
@@ -228,6 +231,10 @@ MILLRACE_PLUGIN(
             "create",
             "makes the table and the view TABLE_readable where they are "
             "not there yet; otherwise a table that is missing is an error"),
+        option<&PostgresOptions::on_existing>("on_existing", kOnExistingMeaning)
+            .choices({{"keep", OnExisting::keep},
+                      {"other-model", OnExisting::other_model},
+                      {"replace", OnExisting::replace}}),
         option<&PostgresOptions::batch>(
             "batch",
             "rows of one transaction; until so many are together they wait in memory, not "

@@ -19,6 +19,7 @@ struct PostgresOptions {
   std::string password{};
   std::string table = "sessions";
   bool create = false;
+  OnExisting on_existing = OnExisting::other_model;
   std::uint32_t batch = 512;
   Duration max_wait = std::chrono::seconds(1);
   Duration wait = std::chrono::seconds(30);
@@ -40,12 +41,13 @@ struct PostgresOptions {
 class SinkPostgres final : public Sink<Verdict> {
  public:
   explicit SinkPostgres(const PostgresOptions& options)
-      : options_(options), writer_(connection_, options.table) {}
+      : options_(options), writer_(connection_, options.table, options.on_existing) {}
 
   static void check(const PostgresOptions& options, Findings& findings);
   void open(Context& context) override;
   [[nodiscard]] Coalesce coalesce() const override { return {options_.batch, options_.max_wait}; }
   void write(Batch<Verdict>& in) override;
+  void flush() override { others_.flush(); }
   void close() noexcept override { connection_.close(); }
 
  private:
@@ -69,6 +71,7 @@ class SinkPostgres final : public Sink<Verdict> {
   Counter* labelled_ = nullptr;
   Counter* already_stored_ = nullptr;
   Counter* reconnected_ = nullptr;
+  OtherAnswersReport others_;
   Connection connection_;
   RowWriter writer_;
 };

@@ -175,6 +175,60 @@ TEST_F(SinkPostgresTest, MoreRowsThanOneStatementTakesAreOneTransaction) {
   EXPECT_EQ(query("SELECT count(DISTINCT xmin::text) FROM sessions"), "1;");
 }
 
+/// The rows' labels, models' versions and how many, and the warnings.
+#define EXPECT_ROWS(rows) \
+  EXPECT_EQ(query("SELECT label, model_version, count(*) FROM sessions GROUP BY 1, 2"), rows)
+
+TEST_F(SinkPostgresTest, LabelOfAnotherModelReplacesTheOldOne) {
+  run(verdicts(1, 600, "a"));
+  std::vector<Verdict> anew = verdicts(1, 601, "b");
+  for (Verdict& v : anew) v.model_version = "8";
+  run(anew);
+  EXPECT_ROWS("b;8;601;");
+  EXPECT_EQ(count("relabelled"), 600U);
+  EXPECT_THAT(warnings(), AllOf(HasSubstr("600 sessions had a label of the model 'm' version '7': "
+                                          "now that of the model 'm' version '8'"),
+                                HasSubstr("on_existing = \"keep\"")));
+  // Delivered again: nothing changes, and nothing is said.
+  const std::string said = warnings();
+  run(anew);
+  run(verdicts(1, 601, ""));
+  EXPECT_ROWS("b;8;601;");
+  EXPECT_EQ(count("stored"), 601U);
+  EXPECT_EQ(count("relabelled"), 600U);
+  EXPECT_EQ(count("already-stored"), 1202U);
+  EXPECT_EQ(count("other-label"), 0U);
+  EXPECT_EQ(warnings(), said);
+}
+
+TEST_F(SinkPostgresTest, LabelOfAnotherModelCanBeLeftOut) {
+  options_.on_existing = OnExisting::keep;
+  run(verdicts(1, 20, "a"));
+  std::vector<Verdict> anew = verdicts(1, 20, "b");
+  for (Verdict& v : anew) v.model = "n";
+  run(anew);
+  EXPECT_ROWS("a;7;20;");
+  EXPECT_EQ(count("other-label"), 20U);
+  EXPECT_EQ(count("already-stored"), 20U);
+  EXPECT_THAT(warnings(),
+              AllOf(HasSubstr("20 sessions already had a label of the model 'm' version "
+                              "'7', which stays; that of the model 'n' version '7'"),
+                    HasSubstr("on_existing = \"replace\"")));
+}
+
+TEST_F(SinkPostgresTest, OtherLabelOfAModelThatCallsItselfTheSame) {
+  run(verdicts(1, 20, "a"));
+  run(verdicts(1, 20, "b"));
+  EXPECT_ROWS("a;7;20;");
+  EXPECT_THAT(warnings(), AllOf(HasSubstr("20 sessions already had another label of the model 'm' "
+                                          "version '7', which stays"),
+                                HasSubstr("another version in its card")));
+  options_.on_existing = OnExisting::replace;
+  run(verdicts(1, 20, "b"));
+  EXPECT_ROWS("b;7;20;");
+  EXPECT_EQ(count("relabelled"), 20U);
+}
+
 TEST_F(SinkPostgresTest, BatchesAreJoinedByTheHost) {
   options_.batch = 7;
   options_.max_wait = std::chrono::minutes(3);

@@ -138,6 +138,29 @@ std::uint64_t Database::Statement::run() {
   }
 }
 
+std::optional<std::vector<std::string>> Database::Statement::first_row() {
+  const int code = sqlite3_step(statement_.get());
+  std::optional<std::vector<std::string>> row;
+  if (code == SQLITE_ROW) {
+    row.emplace();
+    for (int column = 0; column < sqlite3_column_count(statement_.get()); ++column) {
+      const auto* text =
+          reinterpret_cast<const char*>(sqlite3_column_text(statement_.get(), column));
+      row->emplace_back(text == nullptr ? "" : text);
+    }
+  }
+  if (code == SQLITE_ROW || code == SQLITE_DONE) {
+    sqlite3_reset(statement_.get());
+    return row;
+  }
+  try {
+    database_->fail(code, "read");
+  } catch (...) {
+    sqlite3_reset(statement_.get());
+    throw;
+  }
+}
+
 void Database::fail(int code, std::string_view doing) const {
   const std::string what =
       fmt::format("cannot {} '{}': {}", doing, path_, sqlite3_errmsg(connection_.get()));

@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "millrace/time.h"
 
@@ -38,6 +40,8 @@ class Database {
     void bind(int parameter, double number);
     /// Returns how many rows were changed.
     [[nodiscard]] std::uint64_t run();
+    /// The first row as texts, NULL as an empty one; nothing if there is none.
+    [[nodiscard]] std::optional<std::vector<std::string>> first_row();
 
    private:
     friend class Database;

@@ -28,49 +28,66 @@ TEST_F(SinkSqliteTest, DatabaseOfSomethingElseIsLeftAlone) {
   ASSERT_EQ(query("CREATE TABLE mine (x)"), "");
   EXPECT_THAT(refusal(), HasSubstr("schema version 0, 1 tables"));
   EXPECT_EQ(query("SELECT name FROM sqlite_master"), "mine;");
-  ASSERT_EQ(query("PRAGMA user_version = 2"), "");
+  ASSERT_EQ(query("PRAGMA user_version = 3"), "");
   EXPECT_THAT(refusal(), HasSubstr("no such table: sessions"));
-  ASSERT_EQ(query("PRAGMA user_version = 1"), "");
+  ASSERT_EQ(query("PRAGMA user_version = 2"), "");
   EXPECT_THAT(refusal(), HasSubstr("no such view: sessions_readable"));
+  ASSERT_EQ(query("PRAGMA user_version = 1"), "");
+  EXPECT_THAT(refusal(), HasSubstr("no such index: sessions_by_time"));
   EXPECT_EQ(query("SELECT name FROM sqlite_master"), "mine;");
 }
 
-TEST_F(SinkSqliteTest, DatabaseOfVersion1IsTakenOver) {
-  run({verdict(1, "a"), verdict(2, "")});
-  ASSERT_EQ(query(R"sql(
-    DROP VIEW sessions_readable;
-    DROP INDEX sessions_by_label;
-    ALTER TABLE sessions RENAME TO sessions_2;
-    CREATE TABLE sessions (
-      session TEXT PRIMARY KEY NOT NULL, protocol TEXT NOT NULL, src TEXT NOT NULL,
-      src_port INTEGER NOT NULL, dst TEXT NOT NULL, dst_port INTEGER NOT NULL,
-      first_seen INTEGER NOT NULL, last_seen INTEGER NOT NULL, packets INTEGER NOT NULL,
-      bytes INTEGER NOT NULL, payload_bytes INTEGER NOT NULL, reason TEXT NOT NULL,
-      label TEXT NOT NULL, confidence REAL, model TEXT NOT NULL, model_version TEXT NOT NULL
-    ) WITHOUT ROWID;
-    INSERT INTO sessions SELECT * FROM sessions_2;
-    DROP TABLE sessions_2;
-    CREATE INDEX sessions_by_time ON sessions (first_seen);
-    CREATE INDEX sessions_by_label ON sessions (label, first_seen);
-    CREATE VIEW sessions_readable AS SELECT session FROM sessions;
-    PRAGMA user_version = 1;
-  )sql"),
+/// As versions 1 and 2 had it: without agent and epoch; version 1 with another primary key.
+class EarlierVersionTest : public SinkSqliteTest, public ::testing::WithParamInterface<int> {};
+
+TEST_P(EarlierVersionTest, IsTakenOver) {
+  const bool first = GetParam() == 1;
+  const std::string columns =
+      "session TEXT NOT NULL, protocol TEXT NOT NULL, src TEXT NOT NULL, src_port INTEGER NOT "
+      "NULL, "
+      "dst TEXT NOT NULL, dst_port INTEGER NOT NULL, first_seen INTEGER NOT NULL, last_seen "
+      "INTEGER "
+      "NOT NULL, packets INTEGER NOT NULL, bytes INTEGER NOT NULL, payload_bytes INTEGER NOT NULL, "
+      "reason TEXT NOT NULL, label TEXT NOT NULL, confidence REAL, model TEXT NOT NULL, "
+      "model_version TEXT NOT NULL";
+  ASSERT_EQ(query("CREATE TABLE sessions (" + columns + ", PRIMARY KEY (" +
+                  (first ? "session" : "first_seen, session") + ")) WITHOUT ROWID;" +
+                  (first ? "CREATE INDEX sessions_by_time ON sessions (first_seen);" : "") +
+                  "CREATE INDEX sessions_by_label ON sessions (label, first_seen);"
+                  "CREATE VIEW sessions_readable AS SELECT session FROM sessions;"
+                  "PRAGMA user_version = " +
+                  std::to_string(GetParam())),
             "");
-  run({verdict(1, "other"), verdict(2, "b"), verdict(3, "c")});
-  EXPECT_EQ(query("PRAGMA user_version"), "2;");
-  EXPECT_EQ(query("SELECT substr(session, 1, 2), label FROM sessions ORDER BY 1"),
-            "01;a;02;b;03;c;");
-  EXPECT_EQ(query("SELECT count(confidence) FROM sessions_readable"), "3;");
+  for (const Verdict& v : {verdict(1, "a"), verdict(2, "")}) {
+    ASSERT_EQ(
+        query("INSERT INTO sessions VALUES ('" + to_hex(v.session.id) +
+              "', 'udp', '::', 0, '::', 0, 0, 0, 1, 2, 3, 'full', '" + std::string(v.label) +
+              "', 0.5, '" + std::string(v.model) + "', '" + std::string(v.model_version) + "')"),
+        "");
+  }
+  Verdict third = verdict(3, "c");
+  third.session.agent = "probe";
+  third.session.epoch = 2;
+  run({verdict(1, "other"), verdict(2, "b"), third});
+  EXPECT_EQ(query("PRAGMA user_version"), "3;");
+  EXPECT_EQ(query("SELECT substr(session, 1, 2), label, agent, epoch FROM sessions ORDER BY 1"),
+            "01;a;NULL;NULL;02;b;NULL;NULL;03;c;probe;2;");
+  EXPECT_EQ(
+      query("SELECT bytes, payload_bytes, reason, model_version FROM sessions WHERE label = 'a'"),
+      "2;3;full;7;");
+  EXPECT_EQ(query("SELECT count(confidence), count(agent) FROM sessions_readable"), "3;1;");
   EXPECT_EQ(query("SELECT name FROM sqlite_master WHERE name LIKE 'sessions%' ORDER BY 1"),
             "sessions;sessions_by_label;sessions_readable;");
   EXPECT_EQ(query("PRAGMA integrity_check"), "ok;");
 }
 
+INSTANTIATE_TEST_SUITE_P(SchemaVersions, EarlierVersionTest, ::testing::Values(1, 2));
+
 TEST_F(SinkSqliteTest, OtherSchemaVersionIsNamed) {
   run({verdict(1, "a")});
-  ASSERT_EQ(query("PRAGMA user_version = 3"), "");
-  EXPECT_THAT(refusal(), HasSubstr("schema version 3, 1 tables; expected one of this stage (schema "
-                                   "version 2)"));
+  ASSERT_EQ(query("PRAGMA user_version = 4"), "");
+  EXPECT_THAT(refusal(), HasSubstr("schema version 4, 1 tables; expected one of this stage (schema "
+                                   "version 3)"));
 }
 
 TEST_F(SinkSqliteTest, PlaceThatCannotHoldADatabaseIsNamed) {

@@ -8,18 +8,20 @@ namespace millrace {
 
 namespace {
 
-constexpr std::string_view kSchemaVersion = "2";
+constexpr std::string_view kSchemaVersion = "3";
 
 /// The README documents it; a change raises the version. Rows come nearly in the order of their
 /// times and in no order of their ids, so they lie by time: an id has only one time.
 constexpr const char* kSchema = R"sql(
 CREATE TABLE sessions (
   session       TEXT NOT NULL,
+  agent         TEXT,
   protocol      TEXT NOT NULL,
   src           TEXT NOT NULL,
   src_port      INTEGER NOT NULL,
   dst           TEXT NOT NULL,
   dst_port      INTEGER NOT NULL,
+  epoch         INTEGER,
   first_seen    INTEGER NOT NULL,
   last_seen     INTEGER NOT NULL,
   packets       INTEGER NOT NULL,
@@ -34,38 +36,47 @@ CREATE TABLE sessions (
 ) WITHOUT ROWID;
 CREATE INDEX sessions_by_label ON sessions (label, first_seen);
 CREATE VIEW sessions_readable AS
-  SELECT session, protocol, src, src_port, dst, dst_port,
+  SELECT session, agent, protocol, src, src_port, dst, dst_port, epoch,
          strftime('%Y-%m-%d %H:%M:%S', first_seen / 1000000000, 'unixepoch') AS first_seen,
          strftime('%Y-%m-%d %H:%M:%S', last_seen / 1000000000, 'unixepoch') AS last_seen,
          packets, bytes, payload_bytes, reason, label, round(confidence, 4) AS confidence, model
   FROM sessions;
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 )sql";
 
-/// Version 1 had the same columns, with the id as the primary key and the times in an index.
-constexpr const char* kSetAsideVersion1 = R"sql(
+/// Version 1 had the id as the primary key and the times in an index. Version 2 had no agent and no
+/// epoch, of which the rows then say nothing (NULL).
+constexpr const char* kSetAsideVersion1 = "DROP INDEX sessions_by_time";
+constexpr const char* kSetAside = R"sql(
 DROP VIEW sessions_readable;
-DROP INDEX sessions_by_time;
 DROP INDEX sessions_by_label;
-ALTER TABLE sessions RENAME TO sessions_1;
+ALTER TABLE sessions RENAME TO sessions_before;
 )sql";
-constexpr const char* kTakeOverVersion1 = R"sql(
-INSERT INTO sessions SELECT * FROM sessions_1;
-DROP TABLE sessions_1;
-)sql";
-
-constexpr const char* kInsert = R"sql(
+constexpr const char* kTakeOver = R"sql(
 INSERT INTO sessions (session, protocol, src, src_port, dst, dst_port, first_seen, last_seen,
                       packets, bytes, payload_bytes, reason, label, confidence, model,
                       model_version)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+SELECT session, protocol, src, src_port, dst, dst_port, first_seen, last_seen, packets, bytes,
+       payload_bytes, reason, label, confidence, model, model_version
+FROM sessions_before;
+DROP TABLE sessions_before;
+)sql";
+
+constexpr const char* kInsert = R"sql(
+INSERT INTO sessions (session, agent, protocol, src, src_port, dst, dst_port, epoch, first_seen,
+                      last_seen, packets, bytes, payload_bytes, reason, label, confidence, model,
+                      model_version)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (first_seen, session) DO NOTHING
 )sql";
 
-/// What a run with a model adds to a session that an earlier run without one has stored.
-constexpr const char* kFillIn = R"sql(
-UPDATE sessions SET label = ?2, confidence = ?3, model = ?4, model_version = ?5
-WHERE first_seen = ?6 AND session = ?1 AND label = ''
+constexpr const char* kFind = R"sql(
+SELECT label, model, model_version FROM sessions WHERE first_seen = ?1 AND session = ?2
+)sql";
+
+constexpr const char* kRelabel = R"sql(
+UPDATE sessions SET label = ?3, confidence = ?4, model = ?5, model_version = ?6
+WHERE first_seen = ?1 AND session = ?2
 )sql";
 
 std::int64_t nanoseconds(Timestamp time) { return time.time_since_epoch().count(); }
@@ -84,6 +95,7 @@ void SinkSqlite::open(Context& context) {
   stored_ = &context.counter("stored");
   labelled_ = &context.counter("labelled");
   already_stored_ = &context.counter("already-stored");
+  others_.open(context);
   database_.open(options_.path, options_.busy_timeout);
   try {
     open_schema();
@@ -96,7 +108,8 @@ void SinkSqlite::open(Context& context) {
     database_.execute(options_.synchronous == Synchronous::full ? "PRAGMA synchronous = FULL"
                                                                 : "PRAGMA synchronous = NORMAL");
     insert_ = database_.prepare(kInsert);
-    fill_in_ = database_.prepare(kFillIn);
+    find_ = database_.prepare(kFind);
+    relabel_ = database_.prepare(kRelabel);
   } catch (const Transient&) {
     throw;  // locked, say: the option is right
   } catch (const ConfigError&) {
@@ -120,10 +133,11 @@ void SinkSqlite::open_schema() {
         database_.value("SELECT count(*) FROM sqlite_master WHERE type = 'table'");
     if (version == "0" && tables == "0") {
       database_.execute(kSchema);
-    } else if (version == "1") {
-      database_.execute(kSetAsideVersion1);
+    } else if (version == "1" || version == "2") {
+      if (version == "1") database_.execute(kSetAsideVersion1);
+      database_.execute(kSetAside);
       database_.execute(kSchema);
-      database_.execute(kTakeOverVersion1);
+      database_.execute(kTakeOver);
     } else if (version != kSchemaVersion) {
       throw ConfigError(
           "path", fmt::format("'{}' is another database: schema version {}, {} tables; expected "
@@ -152,11 +166,13 @@ void SinkSqlite::write(Batch<Verdict>& in) {
   stored_->add(outcomes.stored);
   labelled_->add(outcomes.labelled);
   already_stored_->add(outcomes.already_stored);
+  others_.add(outcomes.others);
 }
 
 void SinkSqlite::close() noexcept {
   insert_ = {};
-  fill_in_ = {};
+  find_ = {};
+  relabel_ = {};
   database_.close();
 }
 
@@ -167,11 +183,13 @@ void SinkSqlite::store(const Verdict& verdict, Outcomes& outcomes) {
   const auto confidence = static_cast<double>(verdict.confidence);
   int column = 0;
   insert_.bind(++column, id);
+  insert_.bind(++column, info.agent);
   insert_.bind(++column, protocol_name(info.key.protocol));
   insert_.bind(++column, to_string(ends.src, info.key.family));
   insert_.bind(++column, std::int64_t{ends.src_port});
   insert_.bind(++column, to_string(ends.dst, info.key.family));
   insert_.bind(++column, std::int64_t{ends.dst_port});
+  insert_.bind(++column, std::int64_t{info.epoch});
   insert_.bind(++column, nanoseconds(info.first_seen));
   insert_.bind(++column, nanoseconds(info.last_seen));
   insert_.bind(++column, std::int64_t{info.packets});
@@ -186,19 +204,36 @@ void SinkSqlite::store(const Verdict& verdict, Outcomes& outcomes) {
     ++outcomes.stored;
     return;
   }
-  if (!verdict.label.empty()) {
-    fill_in_.bind(1, id);
-    fill_in_.bind(2, verdict.label);
-    fill_in_.bind(3, confidence);
-    fill_in_.bind(4, verdict.model);
-    fill_in_.bind(5, verdict.model_version);
-    fill_in_.bind(6, nanoseconds(info.first_seen));
-    if (fill_in_.run() != 0) {
-      ++outcomes.labelled;
-      return;
-    }
+  add_label(id, verdict, outcomes);
+}
+
+/// To a session that has a row already.
+void SinkSqlite::add_label(const std::string& id, const Verdict& verdict, Outcomes& outcomes) {
+  if (verdict.label.empty()) {
+    ++outcomes.already_stored;
+    return;
   }
-  ++outcomes.already_stored;
+  const std::int64_t first_seen = nanoseconds(verdict.session.first_seen);
+  find_.bind(1, first_seen);
+  find_.bind(2, id);
+  const auto row = find_.first_row().value_or(std::vector<std::string>(3));
+  const StoredAnswer answer{row.at(0), row.at(1), row.at(2)};
+  const bool has_label = !answer.label.empty();
+  const bool other = has_label && differs(answer, verdict);
+  const bool replaced = other && replaces(options_.on_existing, answer, verdict);
+  if (other) outcomes.others.add(replaced, answer, verdict);
+  if (has_label && !replaced) {
+    ++outcomes.already_stored;
+    return;
+  }
+  relabel_.bind(1, first_seen);
+  relabel_.bind(2, id);
+  relabel_.bind(3, verdict.label);
+  relabel_.bind(4, static_cast<double>(verdict.confidence));
+  relabel_.bind(5, verdict.model);
+  relabel_.bind(6, verdict.model_version);
+  static_cast<void>(relabel_.run());
+  if (!has_label) ++outcomes.labelled;
 }
 
 }  // namespace millrace
@@ -214,6 +249,10 @@ MILLRACE_PLUGIN(
             "the database file, made if it is not there (its folder must be); one that "
             "this stage has not made is refused")
             .required(),
+        option<&SqliteOptions::on_existing>("on_existing", kOnExistingMeaning)
+            .choices({{"keep", OnExisting::keep},
+                      {"other-model", OnExisting::other_model},
+                      {"replace", OnExisting::replace}}),
         option<&SqliteOptions::batch>(
             "batch",
             "rows of one transaction; until so many are together they wait in memory, not "

@@ -8,6 +8,7 @@
 #include "millrace/verdict.h"
 
 #include "database.h"
+#include "existing_rows.h"
 
 namespace millrace {
 
@@ -15,6 +16,7 @@ enum class Synchronous : std::uint8_t { normal, full };
 
 struct SqliteOptions {
   std::string path{};
+  OnExisting on_existing = OnExisting::other_model;
   std::uint32_t batch = 10000;
   Duration max_wait = std::chrono::seconds(1);
   Duration busy_timeout = std::chrono::seconds(2);
@@ -32,6 +34,7 @@ class SinkSqlite final : public Sink<Verdict> {
   void open(Context& context) override;
   [[nodiscard]] Coalesce coalesce() const override { return {options_.batch, options_.max_wait}; }
   void write(Batch<Verdict>& in) override;
+  void flush() override { others_.flush(); }
   void close() noexcept override;
 
  private:
@@ -40,10 +43,12 @@ class SinkSqlite final : public Sink<Verdict> {
     std::uint64_t stored = 0;
     std::uint64_t labelled = 0;
     std::uint64_t already_stored = 0;
+    OtherAnswers others;
   };
 
   void open_schema();
   void store(const Verdict& verdict, Outcomes& outcomes);
+  void add_label(const std::string& id, const Verdict& verdict, Outcomes& outcomes);
 
   SqliteOptions options_;
   Context* context_ = nullptr;
@@ -52,7 +57,9 @@ class SinkSqlite final : public Sink<Verdict> {
   Counter* already_stored_ = nullptr;
   Database database_;
   Database::Statement insert_;
-  Database::Statement fill_in_;
+  Database::Statement find_;
+  Database::Statement relabel_;
+  OtherAnswersReport others_;
 };
 
 }  // namespace millrace

@@ -23,6 +23,8 @@ TEST_F(SinkSqliteTest, RowHoldsEveryField) {
   v.session.key.high_port = 65535;
   v.session.src_is_low = false;
   v.session.due = Due::timeout;
+  v.session.agent = "probe 1";
+  v.session.epoch = 4294967295;
   v.session.packets = 3;
   v.session.bytes = 5'000'000'000;
   v.session.payload_bytes = 4'000'000'000;
@@ -30,10 +32,12 @@ TEST_F(SinkSqliteTest, RowHoldsEveryField) {
   v.session.last_seen = Timestamp(std::chrono::nanoseconds(1462356673123456789));
   run({v});
   EXPECT_EQ(query("SELECT * FROM sessions"),
-            "ab000000000000000000000000000000;udp;::2;65535;::1;80;1462356672123456789;"
-            "1462356673123456789;3;5000000000;4000000000;timeout;a 'quoted' label;0.5;m;7;");
-  EXPECT_EQ(query("SELECT first_seen, last_seen, confidence FROM sessions_readable"),
-            "2016-05-04 10:11:12;2016-05-04 10:11:13;0.5;");
+            "ab000000000000000000000000000000;probe 1;udp;::2;65535;::1;80;4294967295;"
+            "1462356672123456789;1462356673123456789;3;5000000000;4000000000;timeout;a 'quoted' "
+            "label;0.5;m;7;");
+  EXPECT_EQ(query("SELECT agent, epoch, first_seen, last_seen, confidence FROM "
+                  "sessions_readable"),
+            "probe 1;4294967295;2016-05-04 10:11:12;2016-05-04 10:11:13;0.5;");
   EXPECT_EQ(query("SELECT DISTINCT typeof(first_seen), typeof(src_port), typeof(session) FROM "
                   "sessions"),
             "integer;integer;text;");
@@ -41,7 +45,7 @@ TEST_F(SinkSqliteTest, RowHoldsEveryField) {
 
 TEST_F(SinkSqliteTest, SchemaIsWalWithVersionAndIndexes) {
   run({verdict(1, "a")});
-  EXPECT_EQ(query("PRAGMA user_version"), "2;");
+  EXPECT_EQ(query("PRAGMA user_version"), "3;");
   EXPECT_EQ(query("PRAGMA journal_mode"), "wal;");
   EXPECT_EQ(query("SELECT name FROM sqlite_master WHERE type='index' AND name LIKE 'sessions_%' "
                   "ORDER BY 1"),
@@ -59,7 +63,7 @@ TEST_F(SinkSqliteTest, IndexesServeTheQueriesTheyAreFor) {
 
 TEST_F(SinkSqliteTest, StoringTwiceAddsNothing) {
   run({verdict(1, "a"), verdict(2, "b")});
-  run({verdict(1, "c"), verdict(2, "b")});
+  run({verdict(1, "c"), verdict(2, "b")});  // the same model
   EXPECT_EQ(query("SELECT substr(session,1,2), label, packets FROM sessions ORDER BY 1"),
             "01;a;1;02;b;2;");
   EXPECT_EQ(count("stored"), 2U);
@@ -89,6 +93,60 @@ TEST_F(SinkSqliteTest, ConfidenceThatIsNoNumberIsNull) {
   v.confidence = std::numeric_limits<float>::quiet_NaN();
   run({v});
   EXPECT_EQ(query("SELECT confidence FROM sessions"), "NULL;");
+}
+
+/// The rows' labels, models' versions and how many, and the warnings.
+#define EXPECT_ROWS(rows) \
+  EXPECT_EQ(query("SELECT label, model_version, count(*) FROM sessions GROUP BY 1, 2"), rows)
+
+TEST_F(SinkSqliteTest, LabelOfAnotherModelReplacesTheOldOne) {
+  run(verdicts(1, 600, "a"));
+  std::vector<Verdict> anew = verdicts(1, 601, "b");
+  for (Verdict& v : anew) v.model_version = "8";
+  run(anew);
+  EXPECT_ROWS("b;8;601;");
+  EXPECT_EQ(count("relabelled"), 600U);
+  EXPECT_THAT(warnings(), AllOf(HasSubstr("600 sessions had a label of the model 'm' version '7': "
+                                          "now that of the model 'm' version '8'"),
+                                HasSubstr("on_existing = \"keep\"")));
+  // Delivered again: nothing changes, and nothing is said.
+  const std::string said = warnings();
+  run(anew);
+  run(verdicts(1, 601, ""));
+  EXPECT_ROWS("b;8;601;");
+  EXPECT_EQ(count("stored"), 601U);
+  EXPECT_EQ(count("relabelled"), 600U);
+  EXPECT_EQ(count("already-stored"), 1202U);
+  EXPECT_EQ(count("other-label"), 0U);
+  EXPECT_EQ(warnings(), said);
+}
+
+TEST_F(SinkSqliteTest, LabelOfAnotherModelCanBeLeftOut) {
+  options_.on_existing = OnExisting::keep;
+  run(verdicts(1, 20, "a"));
+  std::vector<Verdict> anew = verdicts(1, 20, "b");
+  for (Verdict& v : anew) v.model = "n";
+  run(anew);
+  EXPECT_ROWS("a;7;20;");
+  EXPECT_EQ(count("other-label"), 20U);
+  EXPECT_EQ(count("already-stored"), 20U);
+  EXPECT_THAT(warnings(),
+              AllOf(HasSubstr("20 sessions already had a label of the model 'm' version "
+                              "'7', which stays; that of the model 'n' version '7'"),
+                    HasSubstr("on_existing = \"replace\"")));
+}
+
+TEST_F(SinkSqliteTest, OtherLabelOfAModelThatCallsItselfTheSame) {
+  run(verdicts(1, 20, "a"));
+  run(verdicts(1, 20, "b"));
+  EXPECT_ROWS("a;7;20;");
+  EXPECT_THAT(warnings(), AllOf(HasSubstr("20 sessions already had another label of the model 'm' "
+                                          "version '7', which stays"),
+                                HasSubstr("another version in its card")));
+  options_.on_existing = OnExisting::replace;
+  run(verdicts(1, 20, "b"));
+  EXPECT_ROWS("b;7;20;");
+  EXPECT_EQ(count("relabelled"), 20U);
 }
 
 TEST_F(SinkSqliteTest, BatchesAreJoinedByTheHost) {

@@ -30,6 +30,16 @@ inline Verdict verdict(std::uint8_t id, std::string_view label) {
   return v;
 }
 
+/// With ids from `first` to `last`.
+inline std::vector<Verdict> verdicts(int first, int last, std::string_view label) {
+  std::vector<Verdict> rows;
+  for (int id = first; id <= last; ++id) {
+    rows.push_back(verdict(static_cast<std::uint8_t>(id), label));
+    rows.back().session.id[1] = static_cast<std::uint8_t>(id >> 8);
+  }
+  return rows;
+}
+
 /// A second, real connection to the database.
 class Other {
  public:
@@ -95,6 +105,14 @@ class SinkSqliteTest : public ::testing::Test {
     return "accepted";
   }
 
+  /// A line each.
+  [[nodiscard]] std::string warnings() const {
+    std::string all;
+    for (const auto& [level, message] : context_.messages()) {
+      if (level == LogLevel::warning) all += message + "\n";
+    }
+    return all;
+  }
   std::uint64_t count(const std::string& name) { return context_.counter(name).value(); }
 
   fs::path folder_;

@@ -88,14 +88,15 @@ class Case:
         services.sql("DROP VIEW IF EXISTS sessions_readable")
         services.sql("DROP TABLE IF EXISTS sessions")
         self.database = services.database
-        self.rows = lambda: services.sql("SELECT LOWER(HEX(session)), packets, label FROM sessions")
+        self.rows = lambda: services.sql("SELECT LOWER(HEX(session)), agent, epoch, packets, label FROM sessions")
 
     def sink_postgres(self):
         self.use("sink-mysql", "sink-postgres")
         services = self.backends.server("postgres")
         self.variables["POSTGRES"] = services.address["POSTGRES"]
         services.psql("DROP TABLE IF EXISTS sessions CASCADE")
-        self.rows = lambda: services.psql("SELECT session, packets, label FROM sessions_readable")
+        self.rows = lambda: services.psql(
+            "SELECT replace(session::text, '-', ''), agent, epoch, packets, label FROM sessions")
 
     def sink_sqlite(self):
         self.use("sink-mysql", "sink-sqlite")
@@ -104,7 +105,7 @@ class Case:
 
         def rows():
             with sqlite3.connect(database) as connection:
-                return connection.execute("SELECT session, packets, label FROM sessions").fetchall()
+                return connection.execute("SELECT session, agent, epoch, packets, label FROM sessions").fetchall()
         self.rows = rows
 
     def sink_file(self):
@@ -130,7 +131,7 @@ class Case:
     @staticmethod
     def of_json(lines: list[str]) -> list[tuple]:
         verdicts = map(json.loads, lines)
-        return [(verdict["session"], verdict["packets"], verdict["label"]) for verdict in verdicts]
+        return [tuple(verdict[name] for name in ("session", "agent", "epoch", "packets", "label")) for verdict in verdicts]
 
     def model_torch(self):
         pass
@@ -154,8 +155,9 @@ def expected_fixture(tmp_path_factory):
                  "--set", "sessions.delay=1s", "--set", "capture.agent=one", "--set", "model.min_confidence=0.0")
     assert result.returncode == 0, result.stderr
     with sqlite3.connect(database) as connection:
-        rows = sorted(connection.execute("SELECT session, packets, label FROM sessions"))
-    assert len({label for _, _, label in rows}) > 3
+        rows = sorted(connection.execute("SELECT session, agent, epoch, packets, label FROM sessions"))
+    assert len({row[-1] for row in rows}) > 3
+    assert {row[1] for row in rows} == {"one"}
     return rows
 
 
@@ -181,7 +183,7 @@ def test_the_server_file_gives_the_same_rows(model, sink, store, backends, expec
     Upload("one", [SAMPLE.read_bytes()], lambda: [url]).start().join()
 
     def rows():
-        return sorted((session, int(packets), label) for session, packets, label in case.rows())
+        return sorted((session, agent, int(epoch), int(packets), label) for session, agent, epoch, packets, label in case.rows())
     until(lambda: len(rows()) >= len(expected), 60, f"{len(expected)} rows")
     server.drain()
     assert rows() == expected
