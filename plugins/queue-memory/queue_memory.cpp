@@ -86,7 +86,7 @@ class QueueMemoryOut::Work {
           fmt::format("{} tickets given up after {} attempts; their sessions stay "
                       "unclassified",
                       dead, max_attempts_));
-      store_->settle(dead);
+      store_->give_up(dead);
     }
     if (again.empty()) return;
     retried_->add(again.size());

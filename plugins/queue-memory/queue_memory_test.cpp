@@ -92,6 +92,17 @@ TEST_F(QueueMemoryTest, GivenUpAfterSoManyAttempts) {
   EXPECT_THAT(queue_->out_context.messages()[0].second, ::testing::HasSubstr("after 3 attempts"));
 }
 
+TEST_F(QueueMemoryTest, PausesWhileEverythingFails) {
+  start({.batch = 1, .max_attempts = 1});
+  out().fail_next(1000000);
+  const auto begin = steady_clock::now();
+  give(0, FailurePause::kFree + 5);
+  end();
+  // Four pauses; without them these tickets fail within a millisecond.
+  EXPECT_GE(steady_clock::now() - begin, 50ms + 100ms + 200ms + 400ms);
+  EXPECT_EQ(queue_->out_context.counter("dead").value(), FailurePause::kFree + 5);
+}
+
 TEST_F(QueueMemoryTest, DoesNotEndWhileSomethingIsInWork) {
   start({});
   out().acknowledge(false);

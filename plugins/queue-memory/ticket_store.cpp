@@ -15,6 +15,7 @@ void TicketStore::put(std::vector<Held> tickets, Time due) {
 
 void TicketStore::put_back(std::vector<Held> tickets, Time due) {
   const std::lock_guard lock(mutex_);
+  pause_.failed(std::chrono::steady_clock::now());
   add(std::move(tickets), due);
 }
 
@@ -45,8 +46,18 @@ std::vector<TicketStore::Held> TicketStore::take(std::size_t most,
       queue_.push_back(std::move(waiting_.begin()->second));
       waiting_.erase(waiting_.begin());
     }
-    if (!queue_.empty() || now >= give_up) break;
-    const Time next = waiting_.empty() ? give_up : std::min(give_up, waiting_.begin()->first);
+    const bool paused = now < pause_.until();
+    if (now >= give_up) {
+      if (paused) return {};
+      break;
+    }
+    if (!queue_.empty() && !paused) break;
+    Time next = give_up;
+    if (paused) {
+      next = std::min(next, pause_.until());
+    } else if (!waiting_.empty()) {
+      next = std::min(next, waiting_.begin()->first);
+    }
     ready_.wait_until(lock, next);
   }
   std::vector<Held> taken;
@@ -59,6 +70,17 @@ std::vector<TicketStore::Held> TicketStore::take(std::size_t most,
 
 void TicketStore::settle(std::size_t tickets) {
   const std::lock_guard lock(mutex_);
+  pause_.done();
+  remove(tickets);
+}
+
+void TicketStore::give_up(std::size_t tickets) {
+  const std::lock_guard lock(mutex_);
+  pause_.failed(std::chrono::steady_clock::now());
+  remove(tickets);
+}
+
+void TicketStore::remove(std::size_t tickets) {
   size_ -= tickets;
   room_.notify_all();
   if (size_ == 0) ready_.notify_one();

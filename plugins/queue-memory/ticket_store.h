@@ -13,6 +13,8 @@
 
 #include "millrace/ticket.h"
 
+#include "failure_pause.h"
+
 namespace millrace {
 
 /// What the two halves of queue-memory share: tickets that are ready and tickets that wait for
@@ -37,16 +39,19 @@ class TicketStore {
   /// Nothing more will be put; what waits for its time is ready now.
   void close();
 
-  /// Up to `most` tickets whose time has come; empty if there is none within `patience`. What is
-  /// taken counts as in the store until `settle`.
+  /// Up to `most` tickets whose time has come; empty if there is none within `patience`, or while
+  /// all that is taken fails. What is taken counts as in the store until `settle`.
   [[nodiscard]] std::vector<Held> take(std::size_t most, std::chrono::milliseconds patience);
   void settle(std::size_t tickets);
+  /// As settle, for tickets that failed too often.
+  void give_up(std::size_t tickets);
   /// Closed, and nothing is in the store or in work.
   [[nodiscard]] bool finished() const;
   [[nodiscard]] std::size_t size() const;
 
  private:
   void add(std::vector<Held> tickets, Time due);
+  void remove(std::size_t tickets);
 
   mutable std::mutex mutex_;
   std::condition_variable room_;
@@ -56,6 +61,7 @@ class TicketStore {
   std::deque<Held> queue_;
   std::multimap<Time, Held> waiting_;
   bool closed_ = false;
+  FailurePause pause_;
 };
 
 }  // namespace millrace

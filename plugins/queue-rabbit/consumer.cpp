@@ -20,6 +20,7 @@ void RabbitOut::open(Context& context) {
   acknowledged_ = &context.counter("acknowledged");
   retried_ = &context.counter("retried");
   dead_ = &context.counter("dead");
+  consumer_ = &context.condition("consumer");
   link_ = std::make_unique<Link>(options_, context, static_cast<Link::Work&>(*this));
   inbox_->link = link_.get();
   link_->start();
@@ -31,8 +32,14 @@ void RabbitOut::run(Output<Ticket>& out, std::stop_token stop) {
     Batch<Ticket> batch;
     {
       std::unique_lock lock(inbox_->mutex);
-      inbox_->changed.wait_for(lock, kPatience, [this] { return !inbox_->arrived.empty(); });
-      if (!inbox_->arrived.empty()) {
+      const auto ready = [this] {
+        return !inbox_->arrived.empty() && steady_clock::now() >= inbox_->pause.until();
+      };
+      const auto now = steady_clock::now();
+      auto until = now + kPatience;
+      if (inbox_->pause.until() > now) until = std::min(until, inbox_->pause.until());
+      inbox_->changed.wait_until(lock, until, ready);
+      if (ready()) {
         batch = std::move(inbox_->arrived.front());
         inbox_->arrived.pop_front();
       }
@@ -93,6 +100,11 @@ Receipt RabbitOut::receipt_for(std::uint64_t tag) {
   return Receipt::make([inbox = inbox_, connection = connection_, tag](Outcome outcome) noexcept {
     const std::lock_guard lock(inbox->mutex);
     --inbox->outstanding;
+    if (outcome == Outcome::done) {
+      inbox->pause.done();
+    } else {
+      inbox->pause.failed(steady_clock::now());
+    }
     inbox->resolved.push_back({connection, tag, outcome});
     if (inbox->link != nullptr) inbox->link->wake();
     inbox->changed.notify_all();
@@ -103,9 +115,22 @@ void RabbitOut::connected(AmqpSession& session) {
   ++connection_;
   cancelled_ = false;
   if (stopping_) return;
-  for (const std::string& queue : topology_.taken()) {
+  unread_ = topology_.taken();
+  consume_again(session);
+}
+
+void RabbitOut::consume_again(AmqpSession& session) {
+  for (const std::string& queue : unread_) {
     session.consume(queue, static_cast<std::uint16_t>(options_.prefetch));
   }
+  unread_.clear();
+  consumer_->holds();
+}
+
+void RabbitOut::checked(AmqpSession& /*session*/, const std::vector<std::string>& unread) {
+  if (unread.empty() || stopping_) return;
+  consumer_->fails(fmt::format("the broker has no consumer for {}", fmt::join(unread, ", ")));
+  unread_ = unread;
 }
 
 void RabbitOut::lost() {
@@ -133,10 +158,11 @@ void RabbitOut::event(AmqpSession& session, AmqpSession::Event& event) {
     case Kind::refused:
       throw LinkLost("the broker did not take a message");
     case Kind::cancelled:
-      throw LinkLost("the broker ended the consumer: its queue is gone");
-    case Kind::blocked:
-      context_->warning(fmt::format("the broker puts no failed message aside: {}", event.text));
-      return;
+      if (std::ranges::find(unread_, event.text) == unread_.end()) unread_.push_back(event.text);
+      return consumer_->fails(
+          fmt::format("the broker cancelled the consumer of {}: the queue was deleted, or its node "
+                      "is gone",
+                      fmt::join(unread_, ", ")));
     default:
       return;
   }
@@ -186,6 +212,10 @@ milliseconds RabbitOut::turn(AmqpSession& session) {
     for (const std::string& queue : topology_.taken()) session.cancel(queue);
     for (const auto& [due, held] : held_) session.give_back(held.first);
     held_.clear();
+  }
+  if (!unread_.empty() && !stopping_) {
+    topology_.declare(session);
+    consume_again(session);
   }
   const milliseconds next = hand_over_due(session);
   std::vector<Resolved> resolved;

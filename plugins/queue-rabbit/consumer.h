@@ -16,6 +16,7 @@
 #include "millrace/stage.h"
 #include "millrace/ticket.h"
 
+#include "failure_pause.h"
 #include "link.h"
 #include "rabbit_options.h"
 
@@ -51,6 +52,7 @@ class RabbitOut final : public Source<Ticket>, private Link::Work {
     std::condition_variable changed;
     std::vector<Resolved> resolved;
     std::deque<Batch<Ticket>> arrived;
+    FailurePause pause;
     std::size_t outstanding = 0;  ///< receipts given out and not resolved
     std::size_t moving = 0;       ///< messages that are being put elsewhere
     Link* link = nullptr;         ///< null when nobody listens any more
@@ -58,9 +60,12 @@ class RabbitOut final : public Source<Ticket>, private Link::Work {
 
   void connected(AmqpSession& session) override;
   void event(AmqpSession& session, AmqpSession::Event& event) override;
+  void checked(AmqpSession& session, const std::vector<std::string>& unread) override;
   std::chrono::milliseconds turn(AmqpSession& session) override;
   void lost() override;
 
+  /// Declares and consumes again what lost its consumer.
+  void consume_again(AmqpSession& session);
   void deliver(AmqpSession& session, AmqpSession::Event& event);
   /// Hands a delivery that is due to the pipeline.
   void hand_over(AmqpSession& session, std::uint64_t tag, Delivery delivery);
@@ -83,6 +88,7 @@ class RabbitOut final : public Source<Ticket>, private Link::Work {
   Counter* acknowledged_ = nullptr;
   Counter* retried_ = nullptr;
   Counter* dead_ = nullptr;
+  Condition* consumer_ = nullptr;
 
   std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
 
@@ -93,6 +99,7 @@ class RabbitOut final : public Source<Ticket>, private Link::Work {
   std::map<std::uint64_t, Delivery> deliveries_;   ///< by delivery tag
   std::map<std::uint64_t, std::uint64_t> moving_;  ///< delivery tags by the number of the confirm
   bool cancelled_ = false;
+  std::vector<std::string> unread_;  ///< queues that lost their consumer
   std::atomic<bool> stopping_{false};
 
   std::unique_ptr<Link> link_;  ///< last: its thread uses the above

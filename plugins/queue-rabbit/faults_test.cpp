@@ -26,16 +26,12 @@ TEST_F(RabbitFaultsTest, AFrozenBrokerIsNoticedByItsHeartbeat) {
   RabbitIn in(options_);
   in.open(context_);
   services->pause("rabbitmq");
-  const auto noticed = [&] {
-    for (const auto& [level, text] : context_.messages()) {
-      if (text.find("heartbeat") != std::string::npos) return true;
-    }
-    return false;
-  };
-  EXPECT_TRUE(within(30s, noticed));
+  EXPECT_TRUE(within(
+      30s, [&] { return context_.failing("connection").find("heartbeat") != std::string::npos; }));
   services->resume("rabbitmq");
   put(in, tickets(0, 1));
   in.flush();
+  EXPECT_TRUE(within(30s, [&] { return context_.failing("connection").empty(); }));
 }
 
 TEST_F(RabbitFaultsTest, DelaysSurviveAKilledBroker) {
@@ -109,12 +105,18 @@ TEST_F(RabbitFaultsTest, EveryTicketArrivesThroughARestart) {
 
 TEST_F(RabbitFaultsTest, WaitsAtTheStartForABrokerThatComesLater) {
   services->stop("rabbitmq");
-  std::jthread starter([] { services->start("rabbitmq"); });
+  std::string why;
+  std::jthread starter([&] {
+    within(30s, [&] { return !(why = context_.failing("connection")).empty(); });
+    services->start("rabbitmq");
+  });
   RabbitIn in(options_);
   in.open(context_);
   put(in, tickets(0, 1));
   in.flush();
-  EXPECT_THAT(context_.messages().at(0).second, ::testing::HasSubstr("waiting for it"));
+  starter.join();
+  EXPECT_THAT(why, ::testing::HasSubstr("cannot connect"));
+  EXPECT_EQ(context_.failing("connection"), "");
 }
 
 TEST_F(RabbitFaultsTest, ABrokerThatIsAwayIsAPassingError) {
@@ -138,6 +140,120 @@ TEST_F(RabbitFaultsTest, ABrokerThatIsAwayIsAPassingError) {
   services->start("rabbitmq");
   put(in, std::move(batch));
   in.flush();
+}
+
+/// What the broker does by itself or at an operator's command, while its connections stay up.
+class RabbitBrokerTest : public RabbitTest {
+ protected:
+  static void eval(const std::string& code) { services->command("rabbitmqctl", {"eval", code}); }
+  /// Of the queues NAME, NAME.held, and so on.
+  [[nodiscard]] std::string each_queue(const std::string& function) const {
+    std::string list;
+    for (const std::string& queue : Topology(options_).taken()) list += "<<\"" + queue + "\">>,";
+    return "lists:foreach(fun(Name) -> rabbit_amqqueue:with(rabbit_misc:r(<<\"/\">>, queue, "
+           "Name), " +
+           function + ") end, [" + list + "<<\"" + options_.name + ".dead\">>]).";
+  }
+  void delete_queues() const {
+    eval(each_queue("fun(Q) -> rabbit_amqqueue:delete(Q, false, false, <<\"test\">>) end"));
+  }
+  /// As the broker might lose a consumer without telling it.
+  void remove_consumers() const {
+    eval(each_queue(
+        "fun(Q) -> [gen_server2:call(amqqueue:get_pid(Q), {basic_cancel, element(1, C), element(2, "
+        "C), undefined, <<\"test\">>}) || C <- rabbit_amqqueue:consumers(Q)], ok end"));
+  }
+};
+
+TEST_F(RabbitBrokerTest, QueuesThatAreDeletedAreDeclaredAndConsumedAgain) {
+  RabbitIn in(options_);
+  in.open(context_);
+  Analyser out(options_);
+  delete_queues();
+  ASSERT_TRUE(within(20s, [&] { return messages_in(options_.name, "consumers") == 1; }))
+      << queues("consumers");
+  out.taker.answer = Taker::Answer::fail;
+  put(in, tickets(0, 10));
+  put(in, tickets(10, 10, Due::timeout));
+  in.flush();
+  ASSERT_TRUE(within(20s, [&] { return out.context.counter("retried").value() >= 2; }));
+  out.taker.answer = Taker::Answer::done;
+  ASSERT_TRUE(within(20s, [&] { return out.context.counter("acknowledged").value() == 2; }));
+  EXPECT_EQ(out.taker.different(), 20U);
+  // The consumer's connection stayed, and with it what was under way.
+  EXPECT_EQ(out.context.counter("reconnects").value(), 0U);
+  EXPECT_EQ(out.context.failing("consumer"), "");
+}
+
+TEST_F(RabbitBrokerTest, NothingUnconfirmedIsLostWhileQueuesAreDeleted) {
+  options_.delay = 1ms;
+  RabbitIn in(options_);
+  in.open(context_);
+  put(in, tickets(0, 10));
+  in.flush();
+  delete_queues();
+  testing::WatchedReceipt watched;
+  for (const std::uint32_t first : {100U, 200U}) {
+    Batch<Ticket> batch = tickets(first, 50, first == 100 ? Due::full : Due::timeout);
+    batch.receipt = watched.make();
+    put(in, std::move(batch));
+  }
+  ASSERT_TRUE(within(20s, [&] { return watched.done() == 2; }));
+  Analyser out(options_);
+  EXPECT_TRUE(within(20s, [&] { return out.taker.different() == 100; })) << queues();
+  EXPECT_EQ(context_.failing("connection"), "");
+}
+
+TEST_F(RabbitBrokerTest, AQueueWithoutItsConsumerIsConsumedAgain) {
+  options_.check_queues = 200ms;
+  RabbitIn in(options_);
+  in.open(context_);
+  Analyser out(options_);
+  remove_consumers();
+  put(in, tickets(0, 10));
+  put(in, tickets(10, 10, Due::timeout));
+  EXPECT_TRUE(within(20s, [&] { return out.taker.different() == 20; })) << queues("consumers");
+  EXPECT_TRUE(within(20s, [&] { return out.context.failing("consumer").empty(); }));
+}
+
+TEST_F(RabbitBrokerTest, AReceiverDeclaresMissingQueuesWithoutPublishing) {
+  options_.check_queues = 200ms;
+  RabbitIn in(options_);
+  in.open(context_);
+  delete_queues();
+  EXPECT_TRUE(within(20s, [&] {
+    return queues().find(options_.name + ".dead\t") != std::string::npos;
+  })) << queues();
+}
+
+TEST_F(RabbitBrokerTest, AMemoryAlarmIsCountedAndFailsTheCondition) {
+  RabbitIn in(options_);
+  in.open(context_);
+  services->command("rabbitmqctl", {"set_vm_memory_high_watermark", "0.00001"});
+  testing::WatchedReceipt watched;
+  Batch<Ticket> batch = tickets(0, 1);
+  batch.receipt = watched.make();
+  put(in, std::move(batch));
+  EXPECT_TRUE(within(20s, [&] { return !context_.failing("publishing").empty(); }));
+  EXPECT_THAT(context_.failing("publishing"), ::testing::HasSubstr("low on memory"));
+  EXPECT_EQ(context_.counter("blocked").value(), 1U);
+  EXPECT_EQ(watched.done(), 0);
+  services->command("rabbitmqctl", {"set_vm_memory_high_watermark", "0.4"});
+  EXPECT_TRUE(within(20s, [&] { return watched.done() == 1; }));
+  EXPECT_TRUE(within(20s, [&] { return context_.failing("publishing").empty(); }));
+  EXPECT_EQ(context_.counter("reconnects").value(), 0U);
+}
+
+TEST_F(RabbitBrokerTest, AnnouncesWhatItUnderstands) {
+  RabbitIn in(options_);
+  in.open(context_);
+  const std::string properties =
+      services->command("rabbitmqctl", {"-q", "list_connections", "client_properties"});
+  for (const char* name :
+       {"authentication_failure_close", "basic.nack", "connection.blocked",
+        "consumer_cancel_notify", "publisher_confirms", "exchange_exchange_bindings"}) {
+    EXPECT_THAT(properties, ::testing::HasSubstr(name));
+  }
 }
 
 }  // namespace

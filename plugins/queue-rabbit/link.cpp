@@ -98,6 +98,8 @@ milliseconds jitter(int attempt) {
   return milliseconds(std::uniform_int_distribution(kFirst / 2, bound)(random));
 }
 
+constexpr std::chrono::seconds kStable{10};
+
 }  // namespace
 
 Link::Link(const RabbitOptions& options, Context& context, Work& work)
@@ -106,6 +108,9 @@ Link::Link(const RabbitOptions& options, Context& context, Work& work)
       context_(context),
       work_(work),
       reconnects_(context.counter("reconnects")),
+      blocks_(context.counter("blocked")),
+      connection_(context.condition("connection")),
+      publishing_(context.condition("publishing")),
       wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
 }
@@ -177,10 +182,11 @@ void Link::start() {
       pause(jitter(attempt));
     } catch (const LinkLost& lost) {
       if (steady_clock::now() >= give_up) throw ConfigError("server", lost.what());
-      if (attempt == 0) context_.warning(fmt::format("{}; waiting for it", lost.what()));
+      connection_.fails(lost.what());
       pause(jitter(attempt));
     }
   }
+  connection_.holds();
   running_ = true;
   thread_ = std::thread([this, first = std::move(session)]() mutable { run(std::move(first)); });
 }
@@ -191,34 +197,26 @@ void Link::run(std::unique_ptr<AmqpSession> session) noexcept {
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, nullptr);
   pthread_setname_np(pthread_self(), "rabbit");
-  // A connection that breaks at once, again and again, is no better than none.
-  constexpr std::chrono::seconds kStable{10};
-  constexpr std::chrono::seconds kSayAgain{30};
-  std::string said;
-  auto said_at = steady_clock::now() - kSayAgain;
   for (int failures = 0; !stop_; ++failures) {
     auto up_since = steady_clock::time_point::max();
     try {
       if (!session) {
         session = connect();
         reconnects_.add();
-        context_.info("connected to the broker again");
       }
       set_up(*session);
+      blocked_ = false;
       up_since = steady_clock::now();
       work_.connected(*session);
       serve(*session);
       session->close();
     } catch (const std::exception& error) {
-      const auto now = steady_clock::now();
-      if (up_since < now - kStable) failures = 0;
+      const bool came_up = up_since != steady_clock::time_point::max();
+      unstable_ = came_up && steady_clock::now() - up_since < kStable;
+      if (came_up && !unstable_) failures = 0;
       set_down(error.what());
       work_.lost();
-      if (said != error.what() || now - said_at >= kSayAgain) {
-        context_.warning(fmt::format("{}; connecting again", error.what()));
-        said = error.what();
-        said_at = now;
-      }
+      connection_.fails(error.what());
     }
     {
       const std::lock_guard lock(mutex_);
@@ -233,10 +231,20 @@ void Link::run(std::unique_ptr<AmqpSession> session) noexcept {
 }
 
 void Link::serve(AmqpSession& session) {
+  auto check_at = steady_clock::now() + options_.check_queues;
+  // A connection that breaks at once, again and again, does not work.
+  const auto works_at = steady_clock::now() + (unstable_ ? kStable : std::chrono::seconds(0));
   while (!stop_) {
     for (AmqpSession::Event event = session.next(); event.kind != AmqpSession::Event::Kind::none;
          event = session.next()) {
-      work_.event(session, event);
+      handle(session, event);
+    }
+    const auto now = steady_clock::now();
+    if (now >= works_at) connection_.holds();
+    // A broker that takes no messages reads no requests of this connection either.
+    if (now >= check_at && !blocked_) {
+      work_.checked(session, topology_.declare(session));
+      check_at = now + options_.check_queues;
     }
     const milliseconds wait = std::clamp(work_.turn(session), milliseconds(0), kPatience);
     pollfd waits[] = {{session.descriptor(), POLLIN, 0}, {wake_fd_, POLLIN, 0}};
@@ -246,6 +254,26 @@ void Link::serve(AmqpSession& session) {
       ::eventfd_read(wake_fd_, &count);
     }
   }
+}
+
+void Link::handle(AmqpSession& session, AmqpSession::Event& event) {
+  using Kind = AmqpSession::Event::Kind;
+  switch (event.kind) {
+    case Kind::blocked:
+      blocked_ = true;
+      blocks_.add();
+      return publishing_.fails(fmt::format("the broker takes no messages: {}", event.text));
+    case Kind::unblocked:
+      blocked_ = false;
+      return publishing_.holds();
+    case Kind::confirmed:
+      // The alarm may have ended while there was no connection.
+      if (!blocked_) publishing_.holds();
+      break;
+    default:
+      break;
+  }
+  work_.event(session, event);
 }
 
 }  // namespace millrace

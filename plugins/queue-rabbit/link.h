@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "millrace/context.h"
 
@@ -33,6 +34,8 @@ class Link {
     /// A new connection, its queues declared.
     virtual void connected(AmqpSession& session) = 0;
     virtual void event(AmqpSession& session, AmqpSession::Event& event) = 0;
+    /// The queues have been declared again, as every `check_queues`; `unread` have no consumer.
+    virtual void checked(AmqpSession& session, const std::vector<std::string>& unread) = 0;
     /// Called after events and after `wake`, and when the time has passed that the last call gave
     /// (at the latest after kPatience).
     virtual std::chrono::milliseconds turn(AmqpSession& session) = 0;
@@ -55,6 +58,8 @@ class Link {
   void wake() noexcept;
   /// Why there is no connection at present. Any thread.
   [[nodiscard]] std::optional<std::string> down() const;
+  /// Whether the broker takes no messages at present (memory or disk alarm). Any thread.
+  [[nodiscard]] bool blocked() const noexcept { return blocked_; }
   /// Ends the thread, also one that waits for a broker which takes nothing.
   void stop() noexcept;
 
@@ -62,6 +67,7 @@ class Link {
   [[nodiscard]] std::unique_ptr<AmqpSession> connect();
   void run(std::unique_ptr<AmqpSession> session) noexcept;
   void serve(AmqpSession& session);
+  void handle(AmqpSession& session, AmqpSession::Event& event);
   void set_up(const AmqpSession& session);
   void set_down(const std::string& why);
   /// False if the link is to stop.
@@ -72,11 +78,16 @@ class Link {
   Context& context_;
   Work& work_;
   Counter& reconnects_;
+  Counter& blocks_;
+  Condition& connection_;
+  Condition& publishing_;
   int wake_fd_ = -1;
   mutable std::mutex mutex_;
   std::condition_variable stopping_;
   std::condition_variable ended_;
   std::atomic<bool> stop_{false};
+  std::atomic<bool> blocked_{false};
+  bool unstable_ = false;  ///< of the link's thread: the last connection broke soon
   bool running_ = false;
   int descriptor_ = -1;  ///< of the connection, while it is up
   std::optional<std::string> down_;

@@ -92,6 +92,11 @@ MILLRACE_PLUGIN(
             .between(std::chrono::seconds(1), std::chrono::minutes(10)),
         option<&RabbitOptions::timeout>("timeout", "for connecting and for the broker's answers")
             .between(std::chrono::milliseconds(10), std::chrono::minutes(10)),
+        option<&RabbitOptions::check_queues>(
+            "check_queues",
+            "interval at which the queues are checked: a missing one is declared again, and one "
+            "without a consumer is consumed again")
+            .between(std::chrono::milliseconds(10), std::chrono::hours(24)),
         option<&RabbitOptions::wait>("wait",
                                      "how long the start waits for a broker that cannot be reached")
             .between(Duration(0), std::chrono::hours(24)),

@@ -21,7 +21,6 @@ void RabbitIn::open(Context& context) {
   confirmed_ = &context.counter("confirmed");
   republished_ = &context.counter("republished");
   nacked_ = &context.counter("nacked");
-  blocks_ = &context.counter("blocked");
   link_ = std::make_unique<Link>(options_, context, static_cast<Link::Work&>(*this));
   link_->start();
 }
@@ -68,7 +67,8 @@ void RabbitIn::wait_until(std::unique_lock<std::mutex>& lock, Condition conditio
   auto since = steady_clock::now();
   while (!settled_.wait_for(lock, kPatience, condition)) {
     if (const auto why = link_->down()) throw Transient(*why);
-    if (blocked_) throw Transient("the broker takes no messages at present (resource alarm)");
+    if (link_->blocked())
+      throw Transient("the broker takes no messages at present (resource alarm)");
     if (refusing_) throw Transient("the broker takes no messages into a queue at present");
     const auto now = steady_clock::now();
     if (seen != progress_) {
@@ -102,11 +102,6 @@ void RabbitIn::close() noexcept {
   unconfirmed_.clear();
 }
 
-void RabbitIn::connected(AmqpSession& /*session*/) {
-  const std::lock_guard lock(mutex_);
-  blocked_ = false;
-}
-
 std::uint64_t RabbitIn::publish(AmqpSession& session, const Message& message) const {
   if (!message.delayed) return session.publish("", topology_.ready, message.body);
   std::vector<AmqpSession::Argument> headers = topology_.delay_headers;
@@ -121,7 +116,7 @@ std::uint64_t RabbitIn::publish(AmqpSession& session, const Message& message) co
 std::chrono::milliseconds RabbitIn::turn(AmqpSession& session) {
   while (true) {
     std::unique_lock lock(mutex_);
-    if (waiting_.empty() || blocked_ || steady_clock::now() < hold_until_) {
+    if (waiting_.empty() || link_->blocked() || steady_clock::now() < hold_until_) {
       return Link::kPatience;
     }
     const Message& next = waiting_.front();
@@ -138,15 +133,6 @@ void RabbitIn::event(AmqpSession& /*session*/, AmqpSession::Event& event) {
   using Kind = AmqpSession::Event::Kind;
   if (event.kind == Kind::confirmed) return confirm(event);
   if (event.kind == Kind::refused) return refused(event);
-  const std::lock_guard lock(mutex_);
-  if (event.kind == Kind::blocked) {
-    blocked_ = true;
-    blocks_->add();
-    context_->warning(fmt::format("the broker takes no messages: {}", event.text));
-  } else if (event.kind == Kind::unblocked) {
-    blocked_ = false;
-    context_->info("the broker takes messages again");
-  }
 }
 
 std::vector<RabbitIn::Message> RabbitIn::take(const AmqpSession::Event& event) {

@@ -40,8 +40,9 @@ class RabbitIn final : public Sink<Ticket>, private Link::Work {
     Receipt receipt;
   };
 
-  void connected(AmqpSession& session) override;
+  void connected(AmqpSession& /*session*/) override {}
   void event(AmqpSession& session, AmqpSession::Event& event) override;
+  void checked(AmqpSession& /*session*/, const std::vector<std::string>& /*unread*/) override {}
   std::chrono::milliseconds turn(AmqpSession& session) override;
   void lost() override;
 
@@ -68,15 +69,13 @@ class RabbitIn final : public Sink<Ticket>, private Link::Work {
   Counter* confirmed_ = nullptr;
   Counter* republished_ = nullptr;
   Counter* nacked_ = nullptr;
-  Counter* blocks_ = nullptr;
 
   std::mutex mutex_;
   std::condition_variable settled_;
   std::deque<Message> waiting_;                   ///< not published on this connection
   std::map<std::uint64_t, Message> unconfirmed_;  ///< by the number of the confirm
   std::uint64_t progress_ = 0;                    ///< messages confirmed so far
-  bool blocked_ = false;
-  bool refusing_ = false;  ///< the broker's last word on a message was no
+  bool refusing_ = false;                         ///< the broker's last word on a message was no
   std::chrono::steady_clock::time_point hold_until_{};
 
   std::unique_ptr<Link> link_;  ///< last: its thread uses the above

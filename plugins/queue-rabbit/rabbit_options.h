@@ -22,6 +22,7 @@ struct RabbitOptions {
   Duration retry_pause = std::chrono::seconds(2);
   Duration heartbeat = std::chrono::seconds(10);
   Duration timeout = std::chrono::seconds(10);
+  Duration check_queues = std::chrono::minutes(1);
   Duration wait = std::chrono::seconds(30);
   Duration finish = std::chrono::seconds(10);
   std::string ca{};

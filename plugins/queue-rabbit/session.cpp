@@ -1,6 +1,7 @@
 #include "session.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include <amqp_ssl_socket.h>
@@ -53,6 +54,35 @@ class Table {
 
  private:
   std::vector<amqp_table_entry_t> entries_;
+};
+
+/// What we can take from the broker beyond the plain protocol; it sends neither basic.cancel nor
+/// connection.blocked to a client that does not announce them. The library adds what it can do
+/// itself.
+class Capabilities {
+ public:
+  Capabilities() {
+    for (std::size_t i = 0; i < kNames.size(); ++i) {
+      entries_[i].key = bytes_of(kNames[i]);
+      entries_[i].value.kind = AMQP_FIELD_KIND_BOOLEAN;
+      entries_[i].value.value.boolean = 1;
+    }
+    property_.key = bytes_of("capabilities");
+    property_.value.kind = AMQP_FIELD_KIND_TABLE;
+    property_.value.value.table = {static_cast<int>(entries_.size()), entries_.data()};
+  }
+  Capabilities(const Capabilities&) = delete;
+  Capabilities& operator=(const Capabilities&) = delete;
+  ~Capabilities() = default;
+  [[nodiscard]] amqp_table_t get() { return {1, &property_}; }
+
+ private:
+  static constexpr std::array<std::string_view, 6> kNames = {
+      "authentication_failure_close", "basic.nack",         "connection.blocked",
+      "consumer_cancel_notify",       "publisher_confirms", "exchange_exchange_bindings"};
+
+  std::array<amqp_table_entry_t, kNames.size()> entries_{};
+  amqp_table_entry_t property_{};
 };
 
 std::string refusal(const amqp_rpc_reply_t& reply, int& code) {
@@ -134,9 +164,11 @@ AmqpSession::AmqpSession(const RabbitOptions& options) : state_(amqp_new_connect
   amqp_set_handshake_timeout(state_.get(), &timeout);
   amqp_set_rpc_timeout(state_.get(), &timeout);
   const auto heartbeat = std::chrono::ceil<std::chrono::seconds>(options.heartbeat);
-  const amqp_rpc_reply_t reply =
-      amqp_login(state_.get(), url.vhost.c_str(), 0, kFrameMax, static_cast<int>(heartbeat.count()),
-                 AMQP_SASL_METHOD_PLAIN, url.user.c_str(), url.password.c_str());
+  Capabilities capabilities;
+  const amqp_table_t properties = capabilities.get();
+  const amqp_rpc_reply_t reply = amqp_login_with_properties(
+      state_.get(), url.vhost.c_str(), 0, kFrameMax, static_cast<int>(heartbeat.count()),
+      &properties, AMQP_SASL_METHOD_PLAIN, url.user.c_str(), url.password.c_str());
   if (reply.reply_type == AMQP_RESPONSE_SERVER_EXCEPTION) {
     int code = 0;
     const std::string text = refusal(reply, code);
@@ -182,10 +214,13 @@ void AmqpSession::check_reply(const char* doing) const {
                              amqp_error_string2(reply.library_error)));
 }
 
-void AmqpSession::declare_queue(const std::string& name, const std::vector<Argument>& arguments) {
+std::uint32_t AmqpSession::declare_queue(const std::string& name,
+                                         const std::vector<Argument>& arguments) {
   Table table(arguments);
-  amqp_queue_declare(state_.get(), kChannel, bytes_of(name), 0, 1, 0, 0, table.get());
+  const amqp_queue_declare_ok_t* declared =
+      amqp_queue_declare(state_.get(), kChannel, bytes_of(name), 0, 1, 0, 0, table.get());
   check_reply("declaring a queue");
+  return declared->consumer_count;
 }
 
 void AmqpSession::declare_exchange(const std::string& name, const std::string& type,
@@ -295,6 +330,7 @@ AmqpSession::Event AmqpSession::event_of(const amqp_method_t& method) {
       return event;
     case AMQP_BASIC_CANCEL_METHOD:
       event.kind = Event::Kind::cancelled;
+      event.text = text_of(static_cast<const amqp_basic_cancel_t*>(method.decoded)->consumer_tag);
       return event;
     case AMQP_CHANNEL_CLOSE_METHOD:
     case AMQP_CONNECTION_CLOSE_METHOD:

@@ -60,7 +60,8 @@ class AmqpSession {
     std::int64_t number = 0;
     std::string text;  ///< used if not empty
   };
-  void declare_queue(const std::string& name, const std::vector<Argument>& arguments);
+  /// Returns how many consumers the queue has.
+  std::uint32_t declare_queue(const std::string& name, const std::vector<Argument>& arguments);
   void declare_exchange(const std::string& name, const std::string& type,
                         const std::vector<Argument>& arguments);
   void bind(const std::string& queue, const std::string& exchange, const std::string& key);
@@ -87,7 +88,7 @@ class AmqpSession {
       delivered,
       blocked,  ///< the broker takes no messages (memory or disk alarm)
       unblocked,
-      cancelled,  ///< the broker ended the consumer, its queue is gone
+      cancelled,  ///< the broker ended the consumer of the queue `text`, which is gone
     } kind = Kind::none;
     std::uint64_t tag = 0;
     bool multiple = false;  ///< of confirms: all tags up to this one

@@ -56,9 +56,12 @@ std::vector<std::string> Topology::taken() const {
   return queues;
 }
 
-void Topology::declare(AmqpSession& session) const {
+std::vector<std::string> Topology::declare(AmqpSession& session) const {
+  std::vector<std::string> unread;
   // Those that this stage does not publish to may have messages from before its options changed.
-  for (const std::string& queue : taken()) session.declare_queue(queue, {});
+  for (const std::string& queue : taken()) {
+    if (session.declare_queue(queue, {}) == 0) unread.push_back(queue);
+  }
   session.declare_queue(dead, {});
   if (delay_by_ == DelayBy::ttl) {
     session.bind(ready, "amq.direct", ready);
@@ -70,6 +73,7 @@ void Topology::declare(AmqpSession& session) const {
                              {{"x-delayed-type", 0, "direct"}});
     session.bind(ready, delay_exchange, ready);
   }
+  return unread;
 }
 
 }  // namespace millrace

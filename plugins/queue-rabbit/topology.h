@@ -29,7 +29,8 @@ class Topology {
   explicit Topology(const RabbitOptions& options);
 
   /// Makes what is not there. Throws Refused (406) if something is there with other arguments.
-  void declare(AmqpSession& session) const;
+  /// Returns which queues that messages are taken from have no consumer.
+  std::vector<std::string> declare(AmqpSession& session) const;
 
   struct Pause {
     std::string queue;
