@@ -171,9 +171,23 @@ void RabbitOut::event(AmqpSession& session, AmqpSession::Event& event) {
 void RabbitOut::deliver(AmqpSession& session, AmqpSession::Event& event) {
   if (stopping_) return session.give_back(event.tag);
   Delivery delivery{std::move(event.body), event.attempts};
-  const milliseconds wait(std::min(event.due_ms - due_after(0), event.hold_ms));
-  if (wait <= milliseconds(0)) return hand_over(session, event.tag, std::move(delivery));
-  held_.emplace(steady_clock::now() + wait, std::pair(event.tag, std::move(delivery)));
+  if (event.attempts == 0 && event.hold_ms != 0) compare_delay(event.hold_ms);
+  const auto now = steady_clock::now();
+  constexpr std::int64_t kLongest = milliseconds(std::chrono::hours(24)).count();
+  const milliseconds longest(std::clamp<std::int64_t>(event.hold_ms, 0, kLongest));
+  const auto due = std::min(link_->clock().when(event.due_ms), now + longest);
+  if (due <= now) return hand_over(session, event.tag, std::move(delivery));
+  held_.emplace(due, std::pair(event.tag, std::move(delivery)));
+}
+
+void RabbitOut::compare_delay(std::int64_t hold_ms) {
+  if (hold_ms == other_delay_ms_ || hold_ms == milliseconds_of(options_.delay)) return;
+  other_delay_ms_ = hold_ms;
+  using Seconds = std::chrono::duration<double>;
+  context_->warning(fmt::format(
+      "a receiver holds tickets for {} s, and this stage's 'delay' is {} s: set both to the same; "
+      "the receiver's applies",
+      Seconds(milliseconds(hold_ms)).count(), Seconds(options_.delay).count()));
 }
 
 milliseconds RabbitOut::hand_over_due(AmqpSession& session) {
@@ -246,7 +260,9 @@ void RabbitOut::settle(AmqpSession& session, const Resolved& resolved) {
     retried_->add();
     const auto& [queue, pause] = topology_.retry(attempts);
     move(session, resolved.tag, queue, delivery.body,
-         {{kAttempts, attempts, {}}, {kDue, due_after(pause), {}}, {kHold, pause, {}}});
+         {{kAttempts, attempts, {}},
+          {kDue, link_->clock().at(steady_clock::now() + milliseconds(pause)), {}},
+          {kHold, pause, {}}});
   } else {
     dead_->add();
     context_->error(

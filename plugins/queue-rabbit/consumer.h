@@ -66,6 +66,8 @@ class RabbitOut final : public Source<Ticket>, private Link::Work {
 
   /// Declares and consumes again what lost its consumer.
   void consume_again(AmqpSession& session);
+  /// Reports a receiver whose delay is not ours.
+  void compare_delay(std::int64_t hold_ms);
   void deliver(AmqpSession& session, AmqpSession::Event& event);
   /// Hands a delivery that is due to the pipeline.
   void hand_over(AmqpSession& session, std::uint64_t tag, Delivery delivery);
@@ -99,6 +101,7 @@ class RabbitOut final : public Source<Ticket>, private Link::Work {
   std::map<std::uint64_t, Delivery> deliveries_;   ///< by delivery tag
   std::map<std::uint64_t, std::uint64_t> moving_;  ///< delivery tags by the number of the confirm
   bool cancelled_ = false;
+  std::int64_t other_delay_ms_ = 0;  ///< of a receiver, as it was reported
   std::vector<std::string> unread_;  ///< queues that lost their consumer
   std::atomic<bool> stopping_{false};
 

@@ -160,7 +160,35 @@ bool Link::pause(milliseconds time) {
 std::unique_ptr<AmqpSession> Link::connect() {
   auto session = std::make_unique<AmqpSession>(options_);
   topology_.declare(*session);
+  set_clock();
   return session;
+}
+
+void Link::set_clock() {
+  using Seconds = std::chrono::duration<double>;
+  milliseconds ahead{0};
+  try {
+    clock_ = measure_clock(
+        options_, [this] { return stop_.load(); }, ahead);
+    unmeasured_ = false;
+  } catch (const LinkLost& error) {
+    // What was measured before is better than nothing.
+    if (!std::exchange(unmeasured_, true)) {
+      context_.warning(fmt::format("cannot measure the broker's clock: {}", error.what()));
+    }
+    return;
+  }
+  // Stamps are of whole seconds.
+  if (std::chrono::abs(ahead) <= std::chrono::seconds(1)) ahead = milliseconds(0);
+  if (std::chrono::abs(ahead - ahead_) <= std::chrono::seconds(1)) return;
+  ahead_ = ahead;
+  if (ahead == milliseconds(0)) {
+    context_.info("this machine's clock agrees with the broker's again");
+  } else {
+    context_.warning(fmt::format(
+        "this machine's clock is {:.1f} s {} the broker's; the broker's is used for the delay",
+        Seconds(std::chrono::abs(ahead)).count(), ahead > milliseconds(0) ? "ahead of" : "behind"));
+  }
 }
 
 void Link::start() {
@@ -231,6 +259,8 @@ void Link::run(std::unique_ptr<AmqpSession> session) noexcept {
 }
 
 void Link::serve(AmqpSession& session) {
+  constexpr std::chrono::minutes kClockEvery{10};
+  auto clock_at = steady_clock::now() + kClockEvery;
   auto check_at = steady_clock::now() + options_.check_queues;
   // A connection that breaks at once, again and again, does not work.
   const auto works_at = steady_clock::now() + (unstable_ ? kStable : std::chrono::seconds(0));
@@ -245,6 +275,10 @@ void Link::serve(AmqpSession& session) {
     if (now >= check_at && !blocked_) {
       work_.checked(session, topology_.declare(session));
       check_at = now + options_.check_queues;
+    }
+    if (now >= clock_at && !blocked_) {
+      set_clock();
+      clock_at = now + kClockEvery;
     }
     const milliseconds wait = std::clamp(work_.turn(session), milliseconds(0), kPatience);
     pollfd waits[] = {{session.descriptor(), POLLIN, 0}, {wake_fd_, POLLIN, 0}};

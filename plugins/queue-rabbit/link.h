@@ -13,6 +13,7 @@
 
 #include "millrace/context.h"
 
+#include "broker_clock.h"
 #include "rabbit_options.h"
 #include "session.h"
 #include "topology.h"
@@ -58,6 +59,8 @@ class Link {
   void wake() noexcept;
   /// Why there is no connection at present. Any thread.
   [[nodiscard]] std::optional<std::string> down() const;
+  /// The broker's clock as it was measured last. The link's thread.
+  [[nodiscard]] const BrokerClock& clock() const noexcept { return clock_; }
   /// Whether the broker takes no messages at present (memory or disk alarm). Any thread.
   [[nodiscard]] bool blocked() const noexcept { return blocked_; }
   /// Ends the thread, also one that waits for a broker which takes nothing.
@@ -65,6 +68,8 @@ class Link {
 
  private:
   [[nodiscard]] std::unique_ptr<AmqpSession> connect();
+  /// Measures the broker's clock and reports how ours differs, once for each difference.
+  void set_clock();
   void run(std::unique_ptr<AmqpSession> session) noexcept;
   void serve(AmqpSession& session);
   void handle(AmqpSession& session, AmqpSession::Event& event);
@@ -87,7 +92,10 @@ class Link {
   std::condition_variable ended_;
   std::atomic<bool> stop_{false};
   std::atomic<bool> blocked_{false};
-  bool unstable_ = false;  ///< of the link's thread: the last connection broke soon
+  BrokerClock clock_;
+  std::chrono::milliseconds ahead_{0};  ///< of the broker's clock, as it was reported
+  bool unmeasured_ = false;             ///< it was reported that it cannot be measured
+  bool unstable_ = false;               ///< of the link's thread: the last connection broke soon
   bool running_ = false;
   int descriptor_ = -1;  ///< of the connection, while it is up
   std::optional<std::string> down_;

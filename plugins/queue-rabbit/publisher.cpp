@@ -52,10 +52,10 @@ void RabbitIn::write(Batch<Ticket>& in) {
 
 void RabbitIn::bundle(std::span<const Ticket> tickets, bool delayed, const Receipt& receipt,
                       std::deque<Message>& into) const {
-  const std::int64_t due_ms = due_after(milliseconds_of(options_.delay));
+  const auto due = steady_clock::now() + options_.delay;
   while (!tickets.empty()) {
     const auto some = tickets.first(std::min<std::size_t>(options_.bundle, tickets.size()));
-    into.push_back({encode(some), delayed, due_ms, some.size(), receipt.fork()});
+    into.push_back({encode(some), delayed, due, some.size(), receipt.fork()});
     tickets = tickets.subspan(some.size());
   }
 }
@@ -105,10 +105,8 @@ void RabbitIn::close() noexcept {
 std::uint64_t RabbitIn::publish(AmqpSession& session, const Message& message) const {
   if (!message.delayed) return session.publish("", topology_.ready, message.body);
   std::vector<AmqpSession::Argument> headers = topology_.delay_headers;
-  if (topology_.tell_due) {
-    headers.push_back({kDue, message.due_ms, {}});
-    headers.push_back({kHold, milliseconds_of(options_.delay), {}});
-  }
+  if (topology_.tell_due) headers.push_back({kDue, link_->clock().at(message.due), {}});
+  headers.push_back({kHold, milliseconds_of(options_.delay), {}});
   return session.publish(topology_.delay_exchange, topology_.delay_key, message.body, headers,
                          topology_.delay_unroutable);
 }

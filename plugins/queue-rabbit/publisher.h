@@ -35,7 +35,7 @@ class RabbitIn final : public Sink<Ticket>, private Link::Work {
   struct Message {
     std::string body;
     bool delayed = false;
-    std::int64_t due_ms = 0;  ///< of a delayed one, since the epoch
+    std::chrono::steady_clock::time_point due{};  ///< of a delayed one
     std::size_t tickets = 0;
     Receipt receipt;
   };

@@ -74,9 +74,36 @@ TEST_F(RabbitTest, AClockThatIsAheadHoldsNothingForLongerThanTheDelay) {
   const Batch<Ticket> batch = tickets(0, 1, Due::timeout);
   const std::string body = encode(batch.items);
   session.publish("", options_.name + ".held", body,
-                  {{kDue, due_after(std::int64_t{3'600'000}), {}}, {kHold, 500, {}}});
+                  {{kDue, BrokerClock().at(steady_clock::now() + 1h), {}}, {kHold, 500, {}}});
   Analyser out(options_);
   EXPECT_TRUE(within(20s, [&] { return out.taker.different() == 1; }));
+}
+
+TEST_F(RabbitTest, TheBrokersClockIsMeasured) {
+  std::chrono::milliseconds ahead{-1};
+  const BrokerClock clock = measure_clock(
+      options_, [] { return false; }, ahead);
+  // It runs on this machine.
+  EXPECT_EQ(ahead, 0ms);
+  EXPECT_EQ(clock.earliest(), clock.latest());
+}
+
+TEST_F(RabbitTest, AReceiverWithAnotherDelayIsReportedOnce) {
+  for (const DelayBy way : {DelayBy::hold, DelayBy::ttl}) {
+    SCOPED_TRACE(static_cast<int>(way));
+    options_.delay_by = way;
+    testing::TestContext context;
+    RabbitIn in(options_);
+    in.open(context);
+    RabbitOptions other = options_;
+    other.delay = 90s;
+    Analyser out(other);
+    put(in, tickets(0, 20, Due::timeout));
+    ASSERT_TRUE(within(20s, [&] { return out.taker.different() == 20; }));
+    ASSERT_EQ(out.context.messages().size(), 1U);
+    EXPECT_THAT(out.context.messages()[0].second,
+                AllOf(HasSubstr("for 0.5 s"), HasSubstr("'delay' is 90 s")));
+  }
 }
 
 TEST_F(RabbitTest, FailedMessagesComeAgainAfterAPauseAndAreGivenUpInTheEnd) {

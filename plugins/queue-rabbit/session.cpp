@@ -85,6 +85,20 @@ class Capabilities {
   amqp_table_entry_t property_{};
 };
 
+/// The time in x-death, the broker's list of what moved a message; 0 if there is none.
+std::int64_t died_at(const amqp_field_value_t& deaths) {
+  if (deaths.kind != AMQP_FIELD_KIND_ARRAY || deaths.value.array.num_entries == 0) return 0;
+  const amqp_field_value_t& last = deaths.value.array.entries[0];
+  if (last.kind != AMQP_FIELD_KIND_TABLE) return 0;
+  for (int i = 0; i < last.value.table.num_entries; ++i) {
+    const amqp_table_entry_t& entry = last.value.table.entries[i];
+    if (text_of(entry.key) == "time" && entry.value.kind == AMQP_FIELD_KIND_TIMESTAMP) {
+      return static_cast<std::int64_t>(entry.value.value.u64);
+    }
+  }
+  return 0;
+}
+
 std::string refusal(const amqp_rpc_reply_t& reply, int& code) {
   if (reply.reply.id == AMQP_CONNECTION_CLOSE_METHOD) {
     const auto* close = static_cast<const amqp_connection_close_t*>(reply.reply.decoded);
@@ -221,6 +235,13 @@ std::uint32_t AmqpSession::declare_queue(const std::string& name,
       amqp_queue_declare(state_.get(), kChannel, bytes_of(name), 0, 1, 0, 0, table.get());
   check_reply("declaring a queue");
   return declared->consumer_count;
+}
+
+void AmqpSession::declare_temporary_queue(const std::string& name,
+                                          const std::vector<Argument>& arguments) {
+  Table table(arguments);
+  amqp_queue_declare(state_.get(), kChannel, bytes_of(name), 0, 0, 1, 1, table.get());
+  check_reply("declaring a temporary queue");
 }
 
 void AmqpSession::declare_exchange(const std::string& name, const std::string& type,
@@ -368,6 +389,7 @@ AmqpSession::Event AmqpSession::delivery(const amqp_basic_deliver_t& method) {
     const amqp_table_t& headers = message.properties.headers;
     for (int i = 0; i < headers.num_entries; ++i) {
       const amqp_table_entry_t& entry = headers.entries[i];
+      if (text_of(entry.key) == "x-death") event.died_at = died_at(entry.value);
       if (entry.value.kind != AMQP_FIELD_KIND_I64) continue;
       const std::int64_t value = entry.value.value.i64;
       const std::string name = text_of(entry.key);

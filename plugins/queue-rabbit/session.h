@@ -62,6 +62,8 @@ class AmqpSession {
   };
   /// Returns how many consumers the queue has.
   std::uint32_t declare_queue(const std::string& name, const std::vector<Argument>& arguments);
+  /// A queue of this connection, which goes away with it.
+  void declare_temporary_queue(const std::string& name, const std::vector<Argument>& arguments);
   void declare_exchange(const std::string& name, const std::string& type,
                         const std::vector<Argument>& arguments);
   void bind(const std::string& queue, const std::string& exchange, const std::string& key);
@@ -96,6 +98,7 @@ class AmqpSession {
     std::uint32_t attempts = 0;  ///< the header x-attempts
     std::int64_t due_ms = 0;     ///< the header x-due: milliseconds since the epoch
     std::int64_t hold_ms = 0;    ///< the header x-hold: how long it waits at most
+    std::int64_t died_at = 0;    ///< of a message that the broker moved: its clock, in seconds
     std::string text;
   };
   /// What has come; `none` if nothing is there. Serves heartbeats, so call it often.

@@ -12,11 +12,6 @@ std::int64_t milliseconds_of(Duration duration) {
       std::chrono::duration_cast<std::chrono::milliseconds>(duration).count(), 1);
 }
 
-std::int64_t due_after(std::int64_t milliseconds) {
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  return std::chrono::ceil<std::chrono::milliseconds>(now).count() + milliseconds;
-}
-
 Topology::Topology(const RabbitOptions& options)
     : ready(options.name),
       held(options.name + ".held"),

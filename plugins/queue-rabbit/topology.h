@@ -11,9 +11,6 @@ namespace millrace {
 
 /// Whole milliseconds, one at least.
 [[nodiscard]] std::int64_t milliseconds_of(Duration duration);
-/// The time in so many milliseconds, since the epoch: what the header x-due says. Clocks of
-/// machines may differ, so x-hold says beside it how long a message waits at most.
-[[nodiscard]] std::int64_t due_after(std::int64_t milliseconds);
 
 /// The names of the queues, and their declaration:
 ///   NAME              tickets that are due
