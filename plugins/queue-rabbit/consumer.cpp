@@ -13,6 +13,13 @@ namespace millrace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
+namespace {
+
+/// How long nothing is published after the broker was found in alarm.
+constexpr std::chrono::seconds kAlarmPause{30};
+
+}  // namespace
+
 void RabbitOut::open(Context& context) {
   context_ = &context;
   messages_ = &context.counter("messages");
@@ -163,6 +170,9 @@ void RabbitOut::event(AmqpSession& session, AmqpSession::Event& event) {
           fmt::format("the broker cancelled the consumer of {}: the queue was deleted, or its node "
                       "is gone",
                       fmt::join(unread_, ", ")));
+    case Kind::blocked:
+      publish_at_ = steady_clock::now() + kAlarmPause;
+      throw LinkLost("the broker is in alarm and reads no acknowledgements");
     default:
       return;
   }
@@ -177,7 +187,7 @@ void RabbitOut::deliver(AmqpSession& session, AmqpSession::Event& event) {
   const milliseconds longest(std::clamp<std::int64_t>(event.hold_ms, 0, kLongest));
   const auto due = std::min(link_->clock().when(event.due_ms), now + longest);
   if (due <= now) return hand_over(session, event.tag, std::move(delivery));
-  held_.emplace(due, std::pair(event.tag, std::move(delivery)));
+  hold(event.tag, std::move(delivery), std::chrono::ceil<milliseconds>(due - now));
 }
 
 void RabbitOut::compare_delay(std::int64_t hold_ms) {
@@ -212,6 +222,7 @@ void RabbitOut::hand_over(AmqpSession& session, std::uint64_t tag, Delivery deli
     inbox_->arrived.push_back(std::move(batch));
     inbox_->changed.notify_all();
   } catch (const Rejected& error) {
+    if (steady_clock::now() < publish_at_) return hold(tag, std::move(delivery), kAlarmPause);
     dead_->add();
     context_->error(fmt::format("a message of {} bytes goes to '{}': {}", delivery.body.size(),
                                 topology_.dead, error.what()));
@@ -231,6 +242,10 @@ milliseconds RabbitOut::turn(AmqpSession& session) {
     topology_.declare(session);
     consume_again(session);
   }
+  if (publish_at_ != steady_clock::time_point() && steady_clock::now() >= publish_at_) {
+    publish_at_ = {};
+    if (!link_->alarm_is_over()) publish_at_ = steady_clock::now() + kAlarmPause;
+  }
   const milliseconds next = hand_over_due(session);
   std::vector<Resolved> resolved;
   {
@@ -246,7 +261,7 @@ void RabbitOut::settle(AmqpSession& session, const Resolved& resolved) {
   if (resolved.connection != connection_) return;
   const auto found = deliveries_.find(resolved.tag);
   if (found == deliveries_.end()) return;
-  const Delivery delivery = std::move(found->second);
+  Delivery delivery = std::move(found->second);
   deliveries_.erase(found);
   if (resolved.outcome == Outcome::done) {
     session.acknowledge(resolved.tag);
@@ -259,10 +274,16 @@ void RabbitOut::settle(AmqpSession& session, const Resolved& resolved) {
   if (attempts < options_.max_attempts) {
     retried_->add();
     const auto& [queue, pause] = topology_.retry(attempts);
+    if (steady_clock::now() < publish_at_) {
+      delivery.attempts = attempts;
+      return hold(resolved.tag, std::move(delivery), milliseconds(pause));
+    }
     move(session, resolved.tag, queue, delivery.body,
          {{kAttempts, attempts, {}},
           {kDue, link_->clock().at(steady_clock::now() + milliseconds(pause)), {}},
           {kHold, pause, {}}});
+  } else if (steady_clock::now() < publish_at_) {
+    hold(resolved.tag, std::move(delivery), kAlarmPause);
   } else {
     dead_->add();
     context_->error(
@@ -272,6 +293,10 @@ void RabbitOut::settle(AmqpSession& session, const Resolved& resolved) {
     move(session, resolved.tag, topology_.dead, delivery.body,
          {{kAttempts, attempts, {}}, {kReason, 0, "failed too often"}});
   }
+}
+
+void RabbitOut::hold(std::uint64_t tag, Delivery delivery, milliseconds pause) {
+  held_.emplace(steady_clock::now() + pause, std::pair(tag, std::move(delivery)));
 }
 
 void RabbitOut::move(AmqpSession& session, std::uint64_t tag, const std::string& queue,

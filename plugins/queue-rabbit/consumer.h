@@ -74,6 +74,8 @@ class RabbitOut final : public Source<Ticket>, private Link::Work {
   /// Hands over what has become due; how long until the next.
   std::chrono::milliseconds hand_over_due(AmqpSession& session);
   void settle(AmqpSession& session, const Resolved& resolved);
+  /// Hands a delivery over again after a pause, from here.
+  void hold(std::uint64_t tag, Delivery delivery, std::chrono::milliseconds pause);
   /// Publishes a delivery elsewhere; it is acknowledged when that is confirmed.
   void move(AmqpSession& session, std::uint64_t tag, const std::string& queue,
             std::string_view body, const std::vector<AmqpSession::Argument>& headers);
@@ -100,6 +102,9 @@ class RabbitOut final : public Source<Ticket>, private Link::Work {
   std::multimap<std::chrono::steady_clock::time_point, std::pair<std::uint64_t, Delivery>> held_;
   std::map<std::uint64_t, Delivery> deliveries_;   ///< by delivery tag
   std::map<std::uint64_t, std::uint64_t> moving_;  ///< delivery tags by the number of the confirm
+  /// A broker in alarm reads nothing more from a connection that has published, acknowledgements
+  /// neither: until then nothing is published, so that the backlog can be worked off.
+  std::chrono::steady_clock::time_point publish_at_{};
   bool cancelled_ = false;
   std::int64_t other_delay_ms_ = 0;  ///< of a receiver, as it was reported
   std::vector<std::string> unread_;  ///< queues that lost their consumer

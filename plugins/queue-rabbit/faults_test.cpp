@@ -244,6 +244,26 @@ TEST_F(RabbitBrokerTest, AMemoryAlarmIsCountedAndFailsTheCondition) {
   EXPECT_EQ(context_.counter("reconnects").value(), 0U);
 }
 
+TEST_F(RabbitBrokerTest, AnAnalyserWhoseWorkFailsGoesOnDuringAMemoryAlarm) {
+  options_.prefetch = 2;
+  options_.bundle = 1;
+  RabbitIn in(options_);
+  in.open(context_);
+  put(in, tickets(0, 20));
+  in.flush();
+  services->command("rabbitmqctl", {"set_vm_memory_high_watermark", "0.00001"});
+  Analyser out(options_);
+  out.taker.answer = Taker::Answer::fail;
+  ASSERT_TRUE(within(60s, [&] { return out.context.counter("blocked").value() == 1; }));
+  out.taker.answer = Taker::Answer::done;
+  // What the first connection had stays with it until the broker reads on.
+  EXPECT_TRUE(within(60s, [&] { return out.context.counter("acknowledged").value() >= 16; }))
+      << out.context.counter("acknowledged").value();
+  EXPECT_THAT(out.context.failing("publishing"), ::testing::HasSubstr("low on memory"));
+  services->command("rabbitmqctl", {"set_vm_memory_high_watermark", "0.4"});
+  EXPECT_TRUE(within(60s, [&] { return messages_in(options_.name) == 0; })) << queues();
+}
+
 TEST_F(RabbitBrokerTest, AnnouncesWhatItUnderstands) {
   RabbitIn in(options_);
   in.open(context_);

@@ -164,7 +164,7 @@ std::unique_ptr<AmqpSession> Link::connect() {
   return session;
 }
 
-void Link::set_clock() {
+bool Link::set_clock() {
   using Seconds = std::chrono::duration<double>;
   milliseconds ahead{0};
   try {
@@ -176,11 +176,11 @@ void Link::set_clock() {
     if (!std::exchange(unmeasured_, true)) {
       context_.warning(fmt::format("cannot measure the broker's clock: {}", error.what()));
     }
-    return;
+    return dynamic_cast<const Refused*>(&error) != nullptr;
   }
   // Stamps are of whole seconds.
   if (std::chrono::abs(ahead) <= std::chrono::seconds(1)) ahead = milliseconds(0);
-  if (std::chrono::abs(ahead - ahead_) <= std::chrono::seconds(1)) return;
+  if (std::chrono::abs(ahead - ahead_) <= std::chrono::seconds(1)) return true;
   ahead_ = ahead;
   if (ahead == milliseconds(0)) {
     context_.info("this machine's clock agrees with the broker's again");
@@ -189,6 +189,13 @@ void Link::set_clock() {
         "this machine's clock is {:.1f} s {} the broker's; the broker's is used for the delay",
         Seconds(std::chrono::abs(ahead)).count(), ahead > milliseconds(0) ? "ahead of" : "behind"));
   }
+  return true;
+}
+
+bool Link::alarm_is_over() {
+  if (!set_clock()) return false;
+  publishing_.holds();
+  return true;
 }
 
 void Link::start() {
@@ -296,10 +303,12 @@ void Link::handle(AmqpSession& session, AmqpSession::Event& event) {
     case Kind::blocked:
       blocked_ = true;
       blocks_.add();
-      return publishing_.fails(fmt::format("the broker takes no messages: {}", event.text));
+      publishing_.fails(fmt::format("the broker takes no messages: {}", event.text));
+      break;
     case Kind::unblocked:
       blocked_ = false;
-      return publishing_.holds();
+      publishing_.holds();
+      break;
     case Kind::confirmed:
       // The alarm may have ended while there was no connection.
       if (!blocked_) publishing_.holds();

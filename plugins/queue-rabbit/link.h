@@ -59,6 +59,8 @@ class Link {
   void wake() noexcept;
   /// Why there is no connection at present. Any thread.
   [[nodiscard]] std::optional<std::string> down() const;
+  /// Asks a broker that was in alarm whether it takes messages again. The link's thread.
+  [[nodiscard]] bool alarm_is_over();
   /// The broker's clock as it was measured last. The link's thread.
   [[nodiscard]] const BrokerClock& clock() const noexcept { return clock_; }
   /// Whether the broker takes no messages at present (memory or disk alarm). Any thread.
@@ -68,8 +70,9 @@ class Link {
 
  private:
   [[nodiscard]] std::unique_ptr<AmqpSession> connect();
-  /// Measures the broker's clock and reports how ours differs, once for each difference.
-  void set_clock();
+  /// Measures the broker's clock and reports how ours differs, once for each difference. False if
+  /// the broker does not answer.
+  bool set_clock();
   void run(std::unique_ptr<AmqpSession> session) noexcept;
   void serve(AmqpSession& session);
   void handle(AmqpSession& session, AmqpSession::Event& event);
