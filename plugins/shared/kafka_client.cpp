@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <future>
 #include <stdexcept>
 #include <thread>
@@ -12,6 +13,8 @@
 #include <syslog.h>
 
 #include "millrace/error.h"
+
+#include "host_fault.h"
 
 namespace millrace {
 
@@ -48,6 +51,44 @@ void set_property(rd_kafka_conf_t* conf, const std::string& name, const std::str
   }
 }
 
+namespace {
+
+/// "host:port,host,...", each also behind "SSL://" or the like. librdkafka takes any text, and only
+/// logs that nobody is there.
+void check_brokers(std::string_view list) {
+  constexpr const char* kForm = "expected host:port of some of the brokers, with commas";
+  while (true) {
+    const std::size_t comma = list.find(',');
+    std::string_view one = list.substr(0, comma);
+    while (one.starts_with(' ')) one.remove_prefix(1);
+    while (one.ends_with(' ')) one.remove_suffix(1);
+    if (const std::size_t scheme = one.find("://"); scheme != std::string_view::npos) {
+      one.remove_prefix(scheme + 3);
+    }
+    const std::size_t bracket = one.starts_with('[') ? one.find(']') : 0;
+    const std::size_t colon = bracket == std::string_view::npos ? bracket : one.find(':', bracket);
+    std::string_view host = one.substr(0, colon);
+    if (bracket != 0 && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+    if (const std::string fault = host_fault(host); !fault.empty()) {
+      throw ConfigError("brokers", fmt::format("'{}': {}; {}", one, fault, kForm));
+    }
+    if (colon != std::string_view::npos) {
+      const std::string_view port = one.substr(colon + 1);
+      unsigned number = 0;
+      const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
+      if (error != std::errc() || end != port.data() + port.size() || number < 1 ||
+          number > 65535) {
+        throw ConfigError(
+            "brokers", fmt::format("'{}': the port is no number from 1 to 65535; {}", one, kForm));
+      }
+    }
+    if (comma == std::string_view::npos) return;
+    list.remove_prefix(comma + 1);
+  }
+}
+
+}  // namespace
+
 Kafka<rd_kafka_conf_t> kafka_configuration(const std::string& brokers,
                                            const std::map<std::string, std::string>& properties,
                                            std::span<const OwnProperty> own) {
@@ -69,6 +110,7 @@ Kafka<rd_kafka_conf_t> kafka_configuration(const std::string& brokers,
     }
     set_property(conf.get(), name, property.second, "kafka");
   }
+  check_brokers(brokers);
   set_property(conf.get(), "bootstrap.servers", brokers, "brokers");
   // They tell when a broker is back, without a request that would wait behind others.
   set_property(conf.get(), "statistics.interval.ms", "1000", "");

@@ -118,9 +118,19 @@ std::optional<Timestamp> time_of(std::string_view text) {
     if (fraction.front() != '.' || !read) return std::nullopt;
     nanoseconds = *read;
   }
-  return std::chrono::sys_days(date) + std::chrono::hours(part(11, 2)) +
-         std::chrono::minutes(part(14, 2)) + std::chrono::seconds(part(17, 2)) +
-         Duration(nanoseconds);
+  const unsigned hour = part(11, 2);
+  const unsigned minute = part(14, 2);
+  const unsigned second = part(17, 2);
+  constexpr unsigned kLeap = 60;
+  if (hour > 23 || minute > 59 || second > kLeap) return std::nullopt;
+  const auto whole = std::chrono::sys_days(date) + std::chrono::hours(hour) +
+                     std::chrono::minutes(minute) + std::chrono::seconds(second);
+  // What nanoseconds since 1970 in 64 bits can hold.
+  if (whole < std::chrono::ceil<std::chrono::seconds>(Timestamp::min()) ||
+      whole >= std::chrono::floor<std::chrono::seconds>(Timestamp::max())) {
+    return std::nullopt;
+  }
+  return whole + Duration(nanoseconds);
 }
 
 }  // namespace
@@ -275,8 +285,10 @@ class LabelTable::Reader {
     if (!first_seen_ || fields[*first_seen_].empty()) return kNoTime;
     const auto time = time_of(fields[*first_seen_]);
     if (!time) {
-      fail(fmt::format("'{}' is no time; expected one like 2016-05-04T10:11:12.123456789Z",
-                       fields[*first_seen_]));
+      fail(
+          fmt::format("'{}' is no time; expected one like 2016-05-04T10:11:12.123456789Z, from "
+                      "1677-09-22 to 2262-04-11",
+                      fields[*first_seen_]));
     }
     return *time;
   }

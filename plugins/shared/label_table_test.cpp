@@ -135,8 +135,13 @@ TEST_F(LabelTableTest, MistakesNameFileAndLine) {
   EXPECT_THAT(problem(five + "tcp,1.1.1,1,1.1.1.2,2,,a\n"), HasSubstr("'1.1.1' is no IP address"));
   EXPECT_THAT(problem(five + "tcp,1.1.1.1,1,::1,2,,a\n"), HasSubstr("IPv4, the other of IPv6"));
   EXPECT_THAT(problem(five + "tcp,1.1.1.1,1,1.1.1.2,65536,,a\n"), HasSubstr("'65536' is no port"));
-  for (const std::string time : {"yesterday", "2016-13-04T10:11:12Z", "2016-05-04T10:11:12",
-                                 "2016-05-04T10:11:12.Z", "2016-05-04T10:11:12,5Z"}) {
+  for (const std::string time :
+       {"yesterday", "2016-13-04T10:11:12Z", "2016-05-04T10:11:12", "2016-05-04T10:11:12.Z",
+        "2016-05-04T10:11:12,5Z",
+        // What 64 bits of nanoseconds cannot hold, and hours that are none.
+        "4040-01-01T00:00:00Z", "2262-04-12T00:00:00Z", "1677-09-20T00:00:00Z",
+        "0000-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999Z", "2016-05-04T25:00:00Z",
+        "2016-05-04T10:60:00Z"}) {
     EXPECT_THAT(problem(five + "tcp,1.1.1.1,1,1.1.1.2,2,\"" + time + "\",a\n"),
                 HasSubstr("'" + time + "' is no time"));
   }

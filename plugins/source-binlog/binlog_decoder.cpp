@@ -14,6 +14,7 @@ namespace millrace {
 namespace {
 
 constexpr std::size_t kHeadBytes = 19;
+constexpr std::size_t kShown = 100;  ///< bytes of a statement in a message
 
 /// What an event holds behind its head, without the checksum.
 std::span<const std::uint8_t> body_of(const MARIADB_RPL_EVENT& event) {
@@ -48,6 +49,12 @@ RowEvent rows_of(const MARIADB_RPL_EVENT& event) {
   result.kind = kind_of(rows.type);
   result.columns = rows.column_count;
   const std::size_t size = (result.columns + 7) / 8;
+  // The table's number, flags, and how many columns there are, are before the bitmaps.
+  constexpr std::size_t kBefore = 9;
+  const std::size_t bitmaps = rows.column_update_bitmap != nullptr ? 2 : 1;
+  if (body_of(event).size() < kBefore + bitmaps * size) {
+    throw std::runtime_error("the event ends too early");
+  }
   result.present = {rows.column_bitmap, size};
   if (rows.column_update_bitmap != nullptr)
     result.present_after = {rows.column_update_bitmap, size};
@@ -213,6 +220,7 @@ void BinlogDecoder::take_statement(std::string_view statement) {
       break;
     case StatementKind::ddl:
       context_->dropped("ddl", 1);
+      warn_of_rows_that_went(statement);
       known_.clear();
       break;
   }
@@ -226,12 +234,22 @@ void BinlogDecoder::take_changing_statement(std::string_view statement) {
   if (!tables_.empty() && std::none_of(tables_.begin(), tables_.end(), named)) {
     return context_->dropped("table", 1);
   }
-  constexpr std::size_t kShown = 100;
   unreadable(
       fmt::format("a statement was logged in place of the rows that it changed: '{}{}'; set "
                   "binlog_format = ROW, for the server and for sessions that set it "
                   "themselves",
                   statement.substr(0, kShown), statement.size() > kShown ? "..." : ""));
+}
+
+/// TRUNCATE and DROP take rows that no event tells of.
+void BinlogDecoder::warn_of_rows_that_went(std::string_view statement) {
+  if (!has_word(statement, "truncate") && !has_word(statement, "drop")) return;
+  for (const std::string& table : tables_) {
+    if (!has_word(statement, table.substr(table.find('.') + 1))) continue;
+    context_->warning(fmt::format(
+        "'{}': rows of {} went without a change of their own, so what was made of them stays",
+        statement.substr(0, kShown), table));
+  }
 }
 
 void BinlogDecoder::give_on() {

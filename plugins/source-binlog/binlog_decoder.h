@@ -76,6 +76,7 @@ class BinlogDecoder {
   void take_rows(const MARIADB_RPL_EVENT& event);
   void take_statement(std::string_view statement);
   void take_changing_statement(std::string_view statement);
+  void warn_of_rows_that_went(std::string_view statement);
   void commit();
   void roll_back();
   void give_on();

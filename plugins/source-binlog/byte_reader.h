@@ -24,8 +24,9 @@ class ByteReader {
     const auto taken = take(size);
     return {reinterpret_cast<const char*>(taken.data()), taken.size()};
   }
-  /// A number of 1 to 8 bytes, lowest first.
+  /// A number of 0 to 8 bytes, lowest first; of more it throws.
   std::uint64_t little(std::size_t size) {
+    expect_number(size);
     std::uint64_t value = 0;
     unsigned shift = 0;
     for (const std::uint8_t byte : take(size)) {
@@ -34,8 +35,9 @@ class ByteReader {
     }
     return value;
   }
-  /// A number of 0 to 8 bytes, highest first.
+  /// The same, highest first.
   std::uint64_t big(std::size_t size) {
+    expect_number(size);
     std::uint64_t value = 0;
     for (const std::uint8_t byte : take(size)) value = value << 8U | byte;
     return value;
@@ -54,6 +56,10 @@ class ByteReader {
   }
 
  private:
+  static void expect_number(std::size_t size) {
+    if (size > sizeof(std::uint64_t)) throw std::runtime_error("a number in the event is too long");
+  }
+
   std::span<const std::uint8_t> rest_;
 };
 

@@ -54,6 +54,9 @@ std::string choice(ByteReader& reader, const Column& column) {
 }
 
 std::string address(const std::string& bytes, int family) {
+  if (bytes.size() != (family == AF_INET6 ? sizeof(in6_addr) : sizeof(in_addr))) {
+    throw std::runtime_error("an address in the event is none");
+  }
   std::array<char, INET6_ADDRSTRLEN> text{};
   if (::inet_ntop(family, bytes.data(), text.data(), text.size()) == nullptr) {
     throw std::runtime_error("an address in the event is none");
@@ -62,6 +65,8 @@ std::string address(const std::string& bytes, int family) {
 }
 
 std::string uuid(const std::string& bytes) {
+  constexpr std::size_t kBytes = 16;
+  if (bytes.size() != kBytes) throw std::runtime_error("a UUID in the event is none");
   std::string text;
   for (std::size_t i = 0; i < bytes.size(); ++i) {
     if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';

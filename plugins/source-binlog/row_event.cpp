@@ -16,6 +16,8 @@ namespace {
 
 using Bytes = std::span<const std::uint8_t>;
 
+constexpr std::size_t kMostValues = 1U << 20U;
+
 std::size_t count(Bytes bitmap, std::size_t columns) {
   std::size_t set = 0;
   for (std::size_t i = 0; i < columns; ++i) set += bit_of(bitmap, i) ? 1 : 0;
@@ -53,6 +55,8 @@ std::vector<Change> read_rows(const TableMap& map, const RowEvent& event) {
     throw std::runtime_error(
         fmt::format("it has {} columns, and its table {}", event.columns, map.columns.size()));
   }
+  // Rows without a byte of their own would have no end.
+  if (event.columns == 0) throw std::runtime_error("its table has no columns");
   const std::size_t size = (event.columns + 7) / 8;
   const bool update = event.kind == Change::Kind::updated;
   if (event.present.size() != size || (update && event.present_after.size() != size)) {
@@ -66,6 +70,11 @@ std::vector<Change> read_rows(const TableMap& map, const RowEvent& event) {
   std::vector<Change> changes;
   ByteReader reader(event.rows);
   while (!reader.at_end()) {
+    // A NULL takes a bit of the event and some hundred bytes here.
+    if ((changes.size() + 1) * event.columns > kMostValues) {
+      throw std::runtime_error(fmt::format(
+          "it has more than {} values; set a lower binlog_row_event_max_size", kMostValues));
+    }
     Change change;
     change.kind = event.kind;
     change.database = map.database;

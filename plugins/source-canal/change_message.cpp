@@ -1,6 +1,8 @@
 #include "change_message.h"
 
 #include <algorithm>
+#include <array>
+#include <cctype>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -59,11 +61,26 @@ Change change_of(const JsonValue& named, std::string_view database, Change::Kind
   return change;
 }
 
+/// A type that this format does not have: the topic is of another, or of something else.
+[[noreturn]] void not_of(std::string_view format, std::string_view type, std::string_view other) {
+  throw std::runtime_error(fmt::format("{} writes no 'type' '{}'{}", format, type, other));
+}
+
+std::string emptied_by(const JsonValue& message, std::string_view database) {
+  const std::string_view table = message["table"].string();
+  return fmt::format("{}.{}", message[database].string(), table.empty() ? "*" : table);
+}
+
 /// `{"type": "UPDATE", "database": ..., "table": ..., "data": [rows], "old": [changed columns]}`,
 /// what Canal calls a flat message.
 ChangeMessage read_canal(const JsonValue& message) {
   ChangeMessage result;
   const std::string type = text_member(message, "type");
+  if (type == "TRUNCATE" || type == "ERASE") {  // the latter is DROP TABLE
+    result.skipped = type == "ERASE" ? "ddl" : "truncate";
+    result.emptied = emptied_by(message, "database");
+    return result;
+  }
   if (message["isDdl"].text() == "true") {
     result.skipped = "ddl";
     return result;
@@ -73,6 +90,13 @@ ChangeMessage read_canal(const JsonValue& message) {
   if (type == "UPDATE") kind = Change::Kind::updated;
   if (type == "DELETE") kind = Change::Kind::deleted;
   if (!kind) {
+    static constexpr std::array<std::string_view, 12> kOthers{
+        "CREATE", "ALTER", "QUERY",    "RENAME",     "CINDEX",     "DINDEX",
+        "GTID",   "DDL",   "XACOMMIT", "XAROLLBACK", "MHEARTBEAT", "HEARTBEAT"};
+    if (std::ranges::find(kOthers, type) == kOthers.end()) {
+      const bool maxwell = std::ranges::none_of(type, [](char c) { return c >= 'A' && c <= 'Z'; });
+      not_of("Canal", type, maxwell ? R"(; Maxwell does (format = "maxwell"))" : "");
+    }
     result.skipped = "other-type";
     return result;
   }
@@ -127,6 +151,22 @@ ChangeMessage read_debezium(const JsonValue& message) {
     // Schema changes, heartbeats and the borders of transactions are no envelopes.
     if (event["ddl"].is(Kind::string)) {
       result.skipped = "ddl";
+      const std::string_view ddl = event["ddl"].string();
+      const auto begins = [&](std::string_view word) {
+        return std::ranges::equal(ddl.substr(0, word.size()), word, {},
+                                  [](unsigned char c) { return std::tolower(c); });
+      };
+      const JsonValue& changed = event["tableChanges"];
+      if (begins("truncate") || begins("drop table") || begins("drop database")) {
+        // "\"d\".\"t\"", where it is told at all.
+        std::string table;
+        if (!changed.elements.empty()) {
+          table = changed.elements.front()["id"].text();
+          std::erase(table, '"');
+        }
+        const bool named = table.find('.') != std::string::npos;
+        result.emptied = named ? table : fmt::format("{}.*", event["databaseName"].string());
+      }
     } else if (event["status"].is(Kind::string) || event["ts_ms"].is(Kind::number)) {
       result.skipped = "other-type";
     } else {
@@ -139,7 +179,13 @@ ChangeMessage read_debezium(const JsonValue& message) {
   if (op == "c" || op == "r") kind = Change::Kind::inserted;
   if (op == "u") kind = Change::Kind::updated;
   if (op == "d") kind = Change::Kind::deleted;
+  if (op == "t") {
+    result.skipped = "truncate";
+    result.emptied = emptied_by(event["source"], "db");
+    return result;
+  }
   if (!kind) {
+    if (op != "m") throw std::runtime_error(fmt::format("Debezium writes no 'op' '{}'", op));
     result.skipped = "other-type";
     return result;
   }
@@ -171,6 +217,14 @@ ChangeMessage read_maxwell(const JsonValue& message) {
   if (type == "delete") kind = Change::Kind::deleted;
   if (!kind) {
     const bool ddl = type.starts_with("table-") || type.starts_with("database-");
+    if (type == "table-drop" || type == "database-drop") {
+      result.emptied = emptied_by(message, "database");
+    }
+    if (!ddl && type != "bootstrap-start" && type != "bootstrap-complete" && type != "heartbeat") {
+      const bool canal = type == "INSERT" || type == "UPDATE" || type == "DELETE" ||
+                         !message["isDdl"].is(Kind::null);
+      not_of("Maxwell", type, canal ? R"(; Canal does (format = "canal"))" : "");
+    }
     result.skipped = ddl ? "ddl" : "other-type";
     return result;
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -14,8 +15,11 @@ enum class MessageFormat : std::uint8_t { canal, debezium, maxwell };
 /// What one message says.
 struct ChangeMessage {
   std::vector<Change> changes;
-  /// Not empty: the message tells of no row, and why: "ddl", "tombstone", "other-type".
+  /// Not empty: the message tells of no row, and why: "ddl", "truncate", "tombstone", "other-type".
   std::string_view skipped;
+  /// Not empty: rows of this table ("database.table", or "database.*") went without a change of
+  /// their own.
+  std::string emptied;
   /// Updates in `changes` whose earlier values the message does not hold: their `before` is empty.
   std::size_t before_unknown = 0;
 };

@@ -140,6 +140,51 @@ TEST(CanalMessageTest, SaysWhyAMessageIsNone) {
   EXPECT_THAT(error(std::string(100000, '[')), HasSubstr("nested deeper than 64"));
 }
 
+TEST(ChangeMessageTest, MessagesOfAnotherFormatAreUnreadable) {
+  const std::string of_canal =
+      R"({"data":[{"agent":"a"}],"database":"d","isDdl":false,"old":null,"table":"t","type":"INSERT"})";
+  const std::string of_maxwell =
+      R"({"database":"d","table":"t","type":"insert","ts":1,"data":{"agent":"a"}})";
+  const std::string of_debezium =
+      R"({"before":null,"after":{"agent":"a"},"source":{"db":"d","table":"t"},"op":"c"})";
+  EXPECT_EQ(error_of(MessageFormat::canal, of_maxwell),
+            R"(Canal writes no 'type' 'insert'; Maxwell does (format = "maxwell"))");
+  EXPECT_EQ(error_of(MessageFormat::maxwell, of_canal),
+            R"(Maxwell writes no 'type' 'INSERT'; Canal does (format = "canal"))");
+  EXPECT_EQ(error_of(MessageFormat::canal, of_debezium), "the text 'type' is missing");
+  EXPECT_EQ(error_of(MessageFormat::maxwell, of_debezium), "the text 'type' is missing");
+  EXPECT_EQ(error_of(MessageFormat::debezium, of_canal), "the text 'op' is missing");
+  EXPECT_EQ(error_of(MessageFormat::debezium, of_maxwell), "the text 'op' is missing");
+  // Of others than rows, too.
+  EXPECT_NE(error_of(MessageFormat::canal, R"({"type":"table-drop","database":"d"})"), "no error");
+  EXPECT_NE(error_of(MessageFormat::maxwell,
+                     R"({"data":null,"database":"d","isDdl":true,"type":"ALTER"})"),
+            "no error");
+}
+
+TEST(ChangeMessageTest, TablesWhoseRowsWentWithoutAChangeAreNamed) {
+  for (const char* is_ddl : {"true", "false", "null"}) {
+    const ChangeMessage message =
+        canal(std::string(R"({"data":null,"database":"d","isDdl":)") + is_ddl +
+              R"(,"old":null,"sql":"TRUNCATE TABLE t","table":"t","type":"TRUNCATE"})");
+    EXPECT_EQ(message.emptied, "d.t");
+    EXPECT_EQ(message.skipped, "truncate");
+  }
+  EXPECT_EQ(
+      canal(R"({"data":null,"database":"d","isDdl":true,"table":"t","type":"ERASE"})").emptied,
+      "d.t");
+  EXPECT_EQ(debezium(R"({"source":{"db":"d","table":"t"},"op":"t","before":null})").emptied, "d.t");
+  EXPECT_EQ(debezium(R"({"databaseName":"d","ddl":"TRUNCATE TABLE t",)"
+                     R"("tableChanges":[{"type":"ALTER","id":"\"d\".\"t\""}]})")
+                .emptied,
+            "d.t");
+  EXPECT_EQ(debezium(R"({"databaseName":"d","ddl":"drop table t","tableChanges":[]})").emptied,
+            "d.*");
+  EXPECT_EQ(maxwell(R"({"database":"d","table":"t","type":"table-drop"})").emptied, "d.t");
+  EXPECT_EQ(maxwell(R"({"database":"d","type":"database-drop"})").emptied, "d.*");
+  EXPECT_EQ(canal(R"({"database":"d","isDdl":true,"table":"t","type":"ALTER"})").emptied, "");
+}
+
 /// What Canal has written of a session with MariaDB 10.11.
 TEST(CanalMessageTest, ReadsWhatCanalHasWritten) {
   std::ifstream file(RECORDED_CANAL);
@@ -151,7 +196,7 @@ TEST(CanalMessageTest, ReadsWhatCanalHasWritten) {
     EXPECT_EQ(message.before_unknown, 0U);
     std::move(message.changes.begin(), message.changes.end(), std::back_inserter(changes));
   }
-  EXPECT_THAT(skipped, ElementsAre(Pair("ddl", 6), Pair("other-type", 6)));
+  EXPECT_THAT(skipped, ElementsAre(Pair("ddl", 5), Pair("other-type", 6), Pair("truncate", 1)));
   using Kind = Change::Kind;
   std::vector<Kind> kinds;
   for (const Change& change : changes) kinds.push_back(change.kind);
@@ -211,7 +256,9 @@ TEST(DebeziumMessageTest, KnowsItsOperations) {
   EXPECT_EQ(deleted.changes[0].kind, Change::Kind::deleted);
   EXPECT_THAT(deleted.changes[0].before, ElementsAre(value("id", "1")));
   EXPECT_THAT(deleted.changes[0].after, IsEmpty());
-  EXPECT_EQ(with_op("t").skipped, "other-type");
+  EXPECT_EQ(with_op("t").skipped, "truncate");
+  EXPECT_EQ(with_op("m").skipped, "other-type");
+  EXPECT_THROW(with_op("x"), std::runtime_error);
 }
 
 TEST(DebeziumMessageTest, AnUpdateMayLackBefore) {

@@ -163,12 +163,27 @@ bool SourceCanal::take(Filling& filling, const rd_kafka_message_t& message) {
   }
   messages_->add();
   if (!content.skipped.empty()) context_->dropped(content.skipped, 1);
+  if (!content.emptied.empty()) warn_of_rows_that_went(message, content.emptied);
   before_unknown_->add(content.before_unknown);
   keep_wanted(content, filling);
   filling.batch.storage_bytes += message.len;
   auto [range, is_new] = filling.ranges.try_emplace(place, Range{message.offset, 0});
   range->second.next = message.offset + 1;
   return true;
+}
+
+void SourceCanal::warn_of_rows_that_went(const rd_kafka_message_t& message,
+                                         const std::string& table) const {
+  const std::string database = table.substr(0, table.find('.') + 1);
+  const bool whole = table.ends_with(".*");
+  const bool wanted = tables_.empty() || std::ranges::any_of(tables_, [&](const std::string& one) {
+                        return whole ? one.starts_with(database) : one == table;
+                      });
+  if (!wanted) return;
+  context_->warning(fmt::format(
+      "topic '{}', partition {}, offset {}: {} was truncated or dropped; its rows went without a "
+      "change of their own, so what was made of them stays",
+      rd_kafka_topic_name(message.rkt), message.partition, message.offset, table));
 }
 
 void SourceCanal::keep_wanted(ChangeMessage& message, Filling& filling) {

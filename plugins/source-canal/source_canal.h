@@ -72,6 +72,7 @@ class SourceCanal final : public Source<Change>, private KafkaConsumer::Listener
   /// Fills a batch with what is there. Returns false at a message that ends the run.
   bool collect(Filling& filling, const std::stop_token& stop);
   bool take(Filling& filling, const rd_kafka_message_t& message);
+  void warn_of_rows_that_went(const rd_kafka_message_t& message, const std::string& table) const;
   void keep_wanted(ChangeMessage& message, Filling& filling);
   void push(Filling filling, Output<Change>& out);
   /// Learns from the receipts what may be committed and what has to be read again.
