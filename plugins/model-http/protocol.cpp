@@ -10,14 +10,13 @@
 #include "millrace/json.h"
 #include "millrace/option.h"
 
+#include "labeller.h"
+
 namespace millrace {
 
 namespace {
 
 using Json = nlohmann::json;
-
-/// So far may the probabilities of a session be from 1 together: services round.
-constexpr double kSumTolerance = 0.01;
 
 constexpr std::string_view kExpected = "; expected {\"verdicts\": [...]}";
 

@@ -15,7 +15,7 @@
 
 namespace millrace {
 
-/// What libtorch says against a model; one line.
+/// What is wrong with a model, as libtorch or this plugin says it; one line.
 class MILLRACE_EXPORT ModelError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -41,6 +41,7 @@ struct TorchBackend {
   /// Sets libtorch's and the BLAS library's number of threads for one operation, for the whole
   /// process: the first call decides. Returns the number in force. Call it before `load`.
   int (*use_threads)(int threads);
+  const char* version;  ///< of libtorch
   /// Throws ModelError. Every call reads the file anew, so instances share no memory.
   std::shared_ptr<Model> (*load)(const std::filesystem::path& file, const TensorSpec& input);
 };

@@ -1,6 +1,7 @@
 #include "card.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <fstream>
 #include <numeric>
@@ -31,21 +32,21 @@ class CardReader {
     if (!in || !(content << in.rdbuf())) {
       throw std::runtime_error(fmt::format("cannot read '{}'", file_));
     }
-    const std::string card = std::move(content).str();
-    if (const auto fault = toml_fault(card)) {
+    const std::string source = std::move(content).str();
+    if (const auto fault = toml_fault(source)) {
       throw std::runtime_error(
           fmt::format("{}:{}:{}: {}", file_, fault->line, fault->column, fault->message));
     }
     try {
-      root = toml::parse(card, file_);
+      root = toml::parse(source, file_);
     } catch (const toml::parse_error& error) {
       wrong(error.source(), std::string(error.description()));
       throw std::runtime_error(errors_);
     }
     // Tables beyond these are for people.
     know(root, "the card",
-         {"name", "version", "about", "labels", "min_confidence", "input", "training", "accuracy",
-          "calibration"});
+         {"name", "version", "about", "labels", "min_confidence", "output", "sha256", "input",
+          "training", "accuracy", "calibration"});
     Card card;
     text(root, "name", card.name);
     text(root, "version", card.version);
@@ -55,6 +56,10 @@ class CardReader {
       if (!(*value >= 0 && *value <= 1))
         wrong(root["min_confidence"], "'min_confidence' is a probability, 0 to 1");
     }
+    if (root.get("output") != nullptr) {
+      card.probabilities = choice(root, "output", {"logits", "probabilities"}) == "probabilities";
+    }
+    if (root.get("sha256") != nullptr) checksum(root, card);
     if (const toml::table* input = root["input"].as_table()) {
       read_input(*input, card);
     } else {
@@ -134,6 +139,19 @@ class CardReader {
         wrong(label, fmt::format("the label '{}' stands twice", *name));
       }
       card.labels.push_back(name.value_or(""));
+    }
+  }
+
+  void checksum(const toml::table& root, Card& card) {
+    text(root, "sha256", card.sha256);
+    std::ranges::transform(card.sha256, card.sha256.begin(),
+                           [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    constexpr std::size_t kDigits = 64;
+    if (card.sha256.size() != kDigits ||
+        card.sha256.find_first_not_of("0123456789abcdef") != std::string::npos) {
+      wrong(root["sha256"],
+            "'sha256' is the checksum of the model's file, 64 hexadecimal digits, as sha256sum "
+            "prints it");
     }
   }
 

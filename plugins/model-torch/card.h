@@ -23,6 +23,8 @@ struct Card {
   std::string version;
   std::vector<std::string> labels;  ///< by index
   double min_confidence = 0;        ///< below it the label is "unknown"
+  bool probabilities = false;       ///< what the model gives; else logits
+  std::string sha256;               ///< of the model's file, in small letters; empty: not told
   FeatureSpec features;
   TensorSpec tensor;
 };

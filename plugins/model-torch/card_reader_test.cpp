@@ -37,6 +37,8 @@ version = "2"
 about = "as in the paper"
 labels = ["a", "b"]
 min_confidence = 0.9
+output = "probabilities"
+sha256 = "9CDAeb1174cd0d8e8df5cf825c43f44d4cea9d6e4c9c01ece6cc5a5306821cd7"
 [input]
 bytes = 784
 layer = "l2"
@@ -57,6 +59,8 @@ temperature = 0.85
   EXPECT_EQ(card.version, "2");
   EXPECT_THAT(card.labels, ElementsAre("a", "b"));
   EXPECT_EQ(card.min_confidence, 0.9);
+  EXPECT_TRUE(card.probabilities);
+  EXPECT_EQ(card.sha256, "9cdaeb1174cd0d8e8df5cf825c43f44d4cea9d6e4c9c01ece6cc5a5306821cd7");
   EXPECT_EQ(card.features.bytes, 784U);
   EXPECT_EQ(card.features.layer, Layer::l2);
   EXPECT_EQ(card.features.padding, 7);
@@ -111,6 +115,18 @@ fragments = "no"
     ++begins;
   }
   EXPECT_EQ(begins, 14U) << text;
+}
+
+TEST_F(CardReaderTest, OutputAndChecksumAreRead) {
+  CardText card;
+  card.more = "output = \"probabilitis\"\nsha256 = \"9cda\"";
+  EXPECT_THAT(errors(card.text()),
+              AllOf(HasSubstr(":5:10: 'output' is one of logits, probabilities; did you mean "
+                              "'probabilities'?"),
+                    HasSubstr(":6:10: 'sha256' is the checksum of the model's file, 64")));
+  card.more = "";
+  EXPECT_FALSE(read(card.text()).probabilities);
+  EXPECT_EQ(read(card.text()).sha256, "");
 }
 
 TEST_F(CardReaderTest, NeedsLabels) {

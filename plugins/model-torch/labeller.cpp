@@ -24,6 +24,16 @@ std::string_view name_of(Layer layer) {
 
 }  // namespace
 
+bool is_distribution(std::span<const float> values) {
+  constexpr float kLeast = 1e-4F;
+  double sum = 0;
+  for (const float value : values) {
+    if (!(value >= -kLeast)) return false;
+    sum += static_cast<double>(value);
+  }
+  return std::abs(sum - 1) <= kSumTolerance;
+}
+
 /// Lives as long as the verdicts: their labels and names are views into the card.
 struct Labeller::Storage {
   std::shared_ptr<const Card> card;
@@ -104,6 +114,14 @@ std::span<const std::uint8_t> Labeller::features(std::size_t row) const {
 std::span<float> Labeller::probabilities_of(std::size_t position) {
   const std::size_t classes = card_->labels.size();
   return std::span(storage_->probabilities).subspan(position * classes, classes);
+}
+
+void Labeller::outputs(std::size_t row, std::span<const float> values) {
+  if (!card_->probabilities) return logits(row, values);
+  if (!is_distribution(values)) return not_a_number();
+  values_.assign(values.begin(), values.end());
+  for (float& value : values_) value = std::clamp(value, 0.0F, 1.0F);
+  probabilities(row, values_);
 }
 
 void Labeller::logits(std::size_t row, std::span<const float> values) {

@@ -15,6 +15,11 @@
 
 namespace millrace {
 
+/// So far may probabilities be from 1 together, and one from 0 or 1: models and services round.
+inline constexpr double kSumTolerance = 0.01;
+/// Whether they can be the probabilities of the classes.
+[[nodiscard]] bool is_distribution(std::span<const float> values);
+
 /// What all stages that ask a model have in common: sessions become rows of features, and what the
 /// model says of the rows becomes verdicts. For a batch:
 ///
@@ -41,6 +46,9 @@ class Labeller {
   [[nodiscard]] std::span<const std::uint8_t> features(std::size_t row) const;
   /// Where in the batch the session of a row is.
   [[nodiscard]] std::size_t position(std::size_t row) const { return positions_[row]; }
+
+  /// What the model gives for a row: logits, or what the card says it is.
+  void outputs(std::size_t row, std::span<const float> values);
 
   // What the model says of a row, by one of these; otherwise its session stays "unknown".
   /// One number for each label, of which the softmax is taken; as `not_a_number` if there is none.

@@ -1,8 +1,45 @@
 #include "model_torch.h"
 
+#include <algorithm>
+#include <array>
+
 #include <fmt/format.h>
 
+#include "model_file.h"
+#include "patience.h"
+#include "trial.h"
+
 namespace millrace {
+
+namespace {
+
+/// Operators that models of today often have, and the PyTorch that brought them.
+struct Operator {
+  std::string_view name;
+  std::string_view since;
+};
+constexpr std::array kOperators{
+    Operator{"scaled_dot_product", "2.0"},
+    Operator{"aten::_transformer_encoder_layer_fwd", "1.12"},
+    Operator{"aten::_native_multi_head_attention", "1.12"},
+    Operator{"aten::rms_norm", "2.4"},
+    Operator{"aten::_safe_softmax", "2.5"},
+};
+
+/// Of a model that could not be loaded although its file is whole.
+std::string versions(std::string_view problem, const std::string& written, const char* here) {
+  const auto known = std::ranges::find_if(kOperators, [problem](const Operator& one) {
+    return problem.find(one.name) != std::string_view::npos;
+  });
+  const std::string needs =
+      known == kOperators.end() ? "" : fmt::format(", needs PyTorch {} or newer", known->since);
+  return fmt::format(
+      "the model was written by {}{}, and libtorch here is {}: save it with a "
+      "PyTorch of this version, or without what is new in it",
+      written, needs, here);
+}
+
+}  // namespace
 
 void check_torch_options(const TorchOptions& options, Findings& findings) {
   // What is not in the working folder is looked for in the installation at the start.
@@ -20,11 +57,6 @@ void check_torch_options(const TorchOptions& options, Findings& findings) {
 }
 
 void ModelTorch::open(Context& context) {
-  load(context);
-  try_out();
-}
-
-void ModelTorch::load(Context& context) {
   const std::filesystem::path file = context.find_file(options_.model);
   std::error_code error;
   if (!std::filesystem::exists(file, error)) {
@@ -37,6 +69,9 @@ void ModelTorch::load(Context& context) {
       options_.card.empty() ? card_file(file, {}) : context.find_file(options_.card);
   labeller_.emplace(load_card(card, card_option(options_.card)), options_.min_confidence,
                     options_.probabilities, context);
+  told_ = context.shared<std::atomic<bool>>(fmt::format("model-torch {}", context.stage()), [] {
+    return std::make_shared<std::atomic<bool>>(false);
+  });
   const TorchBackend& backend = torch_backend();
   const int threads = backend.use_threads(static_cast<int>(options_.threads));
   if (threads != static_cast<int>(options_.threads)) {
@@ -45,33 +80,44 @@ void ModelTorch::load(Context& context) {
                                              threads));
   }
   try {
-    model_ = backend.load(file, labeller_->card().tensor);
+    std::vector<std::string> warnings = load(context, backend, file, card);
+    const Patience patience(context, fmt::format("the first answers of '{}'", file.string()));
+    for (std::string& text : try_model(*model_, labeller_->card(), options_.batch)) {
+      warnings.push_back(fmt::format("'{}': {}", file.string(), text));
+    }
+    // Several workers have one model.
+    if (told_->exchange(true)) return;
+    for (const std::string& text : warnings) context.warning(text);
   } catch (const ModelError& problem) {
     throw ConfigError("model",
-                      fmt::format("'{}' cannot be loaded: {}", file.string(), problem.what()));
+                      fmt::format("'{}' cannot be used: {}", file.string(), problem.what()));
   }
 }
 
-/// A run with zeros: everything that does not fit shows before the first packet.
-void ModelTorch::try_out() {
-  const Card& card = labeller_->card();
-  const std::size_t rows = options_.batch;
-  const std::vector<std::uint8_t> zeros(rows * card.features.bytes);
-  std::size_t classes = 0;
+/// What is worth a warning.
+std::vector<std::string> ModelTorch::load(Context& context, const TorchBackend& backend,
+                                          const std::filesystem::path& file,
+                                          const std::filesystem::path& card) {
+  const ModelFile found = read_model_file(file);
+  const std::string& expected = labeller_->card().sha256;
+  if (!expected.empty() && found.sha256 != expected) {
+    throw ModelError(
+        fmt::format("it is not the file that its card '{}' was written for, or it is "
+                    "damaged: its SHA-256 is {}, and the card says {}",
+                    card.string(), found.sha256, expected));
+  }
+  const Patience patience(context, fmt::format("'{}' to be loaded", file.string()));
   try {
-    classes = model_->run(zeros, rows, logits_);
+    model_ = backend.load(file, labeller_->card().tensor);
   } catch (const ModelError& problem) {
-    std::string shape;
-    for (const std::int64_t size : card.tensor.shape) shape += fmt::format(", {}", size);
-    throw ConfigError(
-        "model",
-        fmt::format("'{}' does not take what its card says ({} [sessions{}]): {}", options_.model,
-                    card.tensor.floating ? "float32" : "uint8", shape, problem.what()));
+    throw ModelError(fmt::format("{}; {}", problem.what(),
+                                 versions(problem.what(), found.written, backend.version)));
   }
-  if (classes != card.labels.size()) {
-    throw ConfigError("model", fmt::format("'{}' gives {} classes, but its card names {} labels",
-                                           options_.model, classes, card.labels.size()));
-  }
+  if (!expected.empty()) return {};
+  return {
+      fmt::format("the card '{}' has no checksum of its model, so that another file or damage "
+                  "is not noticed; add this line: sha256 = \"{}\"",
+                  card.string(), found.sha256)};
 }
 
 void ModelTorch::process(Batch<Session>& in, Output<Verdict>& out) {
@@ -81,7 +127,7 @@ void ModelTorch::process(Batch<Session>& in, Output<Verdict>& out) {
     // Always as many rows: libtorch chooses its way by their number, and the last bits with it.
     const std::size_t classes = model_->run(labeller_->features(), options_.batch, logits_);
     for (std::size_t row = 0; row < rows; ++row) {
-      labeller_->logits(row, std::span(logits_).subspan(row * classes, classes));
+      labeller_->outputs(row, std::span(logits_).subspan(row * classes, classes));
     }
   }
   out.push(labeller_->finish());

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -35,11 +37,13 @@ class ModelTorch final : public Transform<Session, Verdict> {
   void process(Batch<Session>& in, Output<Verdict>& out) override;
 
  private:
-  void load(Context& context);
-  void try_out();
+  [[nodiscard]] std::vector<std::string> load(Context& context, const TorchBackend& backend,
+                                              const std::filesystem::path& file,
+                                              const std::filesystem::path& card);
 
   TorchOptions options_;
   std::shared_ptr<Model> model_;
+  std::shared_ptr<std::atomic<bool>> told_;  ///< by one of the workers: what there is to warn of
   std::optional<Labeller> labeller_;
   std::vector<float> logits_;
 };

@@ -46,9 +46,10 @@ class Picture(torch.nn.Module):
         assert x.dtype == torch.float32
         first = x[:, 0, :1, 0] * 100
         return torch.cat((first * 0, first, first * 0), 1)
-class Nan(torch.nn.Module):
+class Nan(torch.nn.Module):  # for sessions that begin with a byte 9
     def forward(self, x):
-        return x[:, :3].float() * float('nan')
+        logits = x[:, :3].float()
+        return torch.where(x[:, :1] == 9, torch.full_like(logits, float('nan')), logits)
 class Wrong(torch.nn.Module):
     def forward(self, x):
         return x.float().sum()
@@ -210,7 +211,8 @@ TEST_F(ModelTorchTest, WhatDoesNotFitIsToldAtTheStart) {
               HasSubstr("does not take what its card says (uint8 [sessions, 4])"));
   std::ofstream(folder() / "damaged.pt") << "PK this is no model";
   card("damaged");
-  EXPECT_THAT(open_error(options("damaged")), HasSubstr("damaged.pt' cannot be loaded"));
+  EXPECT_THAT(open_error(options("damaged")),
+              HasSubstr("damaged.pt' cannot be used: it is damaged"));
   fs::copy_file(folder() / "sum.pt", folder() / "bare.pt", fs::copy_options::overwrite_existing);
   EXPECT_THAT(open_error(options("bare")), HasSubstr("there is no card"));
   EXPECT_THAT(open_error(options("absent")), HasSubstr("model: there is no file"));

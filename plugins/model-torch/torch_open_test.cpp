@@ -55,7 +55,7 @@ TEST_F(TorchOpenTest, RefusesFilesThatAreNoModels) {
         {"empty", ""}}) {
     (void)folder_->write(name + ".pt", content);
     EXPECT_THAT(refusal(with_card(name, card784())),
-                AllOf(HasSubstr("model: "), HasSubstr(name + ".pt' cannot be loaded: "),
+                AllOf(HasSubstr("model: "), HasSubstr(name + ".pt' cannot be used: "),
                       Not(HasSubstr("\n"))))
         << name;
   }

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import pathlib
 import sys
 import tomllib
@@ -73,16 +74,18 @@ def load(args: argparse.Namespace, card: dict) -> tuple[np.ndarray, np.ndarray]:
 
 def probabilities_of(model: pathlib.Path, card: dict, rows: np.ndarray) -> np.ndarray:
     try:
+        if "sha256" in card and hashlib.sha256(model.read_bytes()).hexdigest() != card["sha256"].lower():
+            raise idx.DataError(f"{model}: not the file that its card was written for, or damaged (sha256 in the card)")
         net = torch.jit.load(str(model))
-    except (RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise idx.DataError(f"{model}: no TorchScript model: {str(error).splitlines()[0]}") from error
     x = torch.from_numpy(rows.copy()).reshape(len(rows), *card["input"]["shape"])
     if card["input"]["dtype"] == "float32":
         x = x.float() * card["input"].get("scale", 1.0)
-    logits = training.logits_of(net, x)
-    if logits.shape[1] != len(card["labels"]):
-        raise idx.DataError(f"{model}: {logits.shape[1]} outputs, but its card has {len(card['labels'])} labels")
-    return F.softmax(logits, 1).numpy()
+    given = training.logits_of(net, x)
+    if given.shape[1] != len(card["labels"]):
+        raise idx.DataError(f"{model}: {given.shape[1]} outputs, but its card has {len(card['labels'])} labels")
+    return (given if card.get("output") == "probabilities" else F.softmax(given, 1)).numpy()
 
 
 def confusion(y: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import pathlib
 import random
@@ -27,7 +28,8 @@ def arguments() -> argparse.Namespace:
                         help="folder with one folder of capture files for each class")
     parser.add_argument("--out", type=pathlib.Path, required=True, metavar="NAME.pt")
     parser.add_argument("--name", help="the model's name (default: from --out)")
-    parser.add_argument("--model-version", default="1")
+    parser.add_argument("--model-version", help="default: the first 8 digits of the file's SHA-256, so that a model "
+                        "that was trained anew has another one")
     parser.add_argument("--about", default="")
     parser.add_argument("--arch", choices=("bytes", "ngrams", "lenet"), default="bytes",
                         help="bytes: convolutions over embedded bytes; ngrams: hashed byte n-grams, several times "
@@ -78,14 +80,15 @@ def make_net(args: argparse.Namespace, classes: int, size: int) -> torch.nn.Modu
     return nets.ByteNet(classes, args.width, args.last)
 
 
-def card(args: argparse.Namespace, labels: list[str], size: int, rows: int, figures: dict) -> str:
+def card(args: argparse.Namespace, labels: list[str], size: int, rows: int, figures: dict, sha256: str) -> str:
     text = json.dumps
     lines = [
         f"name    = {text(args.name or args.out.stem)}",
-        f"version = {text(args.model_version)}",
+        f"version = {text(args.model_version or sha256[:8])}",
         f"about   = {text(args.about)}",
         f"labels  = {text(labels)}",
         f"min_confidence = {figures['min_confidence']}  # below it the label is \"unknown\"",
+        f"sha256  = {text(sha256)}  # of the .pt file",
         "", "[input]",
         f"bytes       = {size}",
         'layer       = "l7"', 'dtype       = "uint8"', f"shape       = [{size}]", "padding     = 0",
@@ -139,7 +142,8 @@ def run(args: argparse.Namespace) -> None:
         script = torch.jit.freeze(torch.jit.script(exported))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     script.save(str(args.out))
-    args.out.with_suffix(".toml").write_text(card(args, labels, size, len(train_y), figures), encoding="utf-8")
+    sha256 = hashlib.sha256(args.out.read_bytes()).hexdigest()
+    args.out.with_suffix(".toml").write_text(card(args, labels, size, len(train_y), figures, sha256), encoding="utf-8")
     print(f"dev: accuracy {accuracy:.4f}, macro F1 {macro_f1:.4f}, min_confidence {figures['min_confidence']}")
     for name, value in zip(labels, f1):
         print(f"  {name:<16} F1 {value:.4f}")

@@ -1,6 +1,7 @@
 """tools/evaluate on small data made here, and on the data set."""
 from __future__ import annotations
 
+import hashlib
 import os
 import pathlib
 import re
@@ -57,6 +58,29 @@ def test_scores_are_counted_by_the_names_of_the_classes(model, tmp_path):
     assert "5 sessions of 2 classes (1 of the model's are not among them)" in result.stdout
     assert "accuracy 0.6000, macro F1 0.6667" in result.stdout
     assert "at min_confidence 0.9: 0.8000 answered, 0.5000 of these right" in result.stdout
+
+
+def test_probabilities_are_taken_as_they_are(tmp_path):
+    class Sure(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.softmax(torch.nn.functional.one_hot(x[:, 0].long(), 3).float() * 100, 1)
+    torch.jit.script(Sure()).save(str(tmp_path / "m.pt"))
+    (tmp_path / "m.toml").write_text('labels = ["ant", "bee", "cat"]\nmin_confidence = 0.9\noutput = "probabilities"\n'
+                                     '[input]\nbytes = 4\ndtype = "uint8"\nshape = [4]\n')
+    (tmp_path / "labels.txt").write_text("ant\nbee\n")
+    write_part(tmp_path, "dev", [0, 1], [0, 1])
+    result = evaluate(tmp_path / "m.pt", "--idx", tmp_path)
+    assert "at min_confidence 0.9: 1.0000 answered, 1.0000 of these right" in result.stdout, result.stderr
+
+
+def test_a_model_that_is_not_the_cards_is_refused(model, tmp_path):
+    write_part(tmp_path, "dev", [0], [0])
+    card = (tmp_path / "m.toml").read_text()
+    (tmp_path / "m.toml").write_text(f'sha256 = "{hashlib.sha256(model.read_bytes()).hexdigest()}"\n{card}')
+    assert evaluate(model, "--idx", tmp_path).returncode == 0
+    model.write_bytes(model.read_bytes() + b"x")
+    result = evaluate(model, "--idx", tmp_path)
+    assert result.returncode == 2 and "not the file that its card was written for" in result.stderr
 
 
 def test_the_picture_is_a_png(model, tmp_path):

@@ -1,6 +1,7 @@
 """tools/train on small data made here, and the shipped models."""
 from __future__ import annotations
 
+import hashlib
 import os
 import pathlib
 import re
@@ -56,6 +57,9 @@ def test_writes_model_and_card_and_the_same_again(data, arch):
     card = (data / "one.toml").read_text()
     assert 'labels  = ["cat", "dog"]' in card
     assert re.search(r"^bytes +\= 784$", card, re.M)
+    digest = hashlib.sha256((data / "one.pt").read_bytes()).hexdigest()
+    assert f'sha256  = "{digest}"' in card
+    assert f'version = "{digest[:8]}"' in card  # so that a model that was trained anew has another one
 
 
 def test_data_that_does_not_fit_is_named(data):
@@ -132,6 +136,12 @@ def test_folding_changes_nothing():
     net.eval()
     with torch.inference_mode():
         assert torch.allclose(net(rows) / 0.5, net.folded(0.5).eval()(rows), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_card_has_the_checksum_of_its_model(name):
+    card = (SOURCE / f"models/{name}.toml").read_text(encoding="utf-8")
+    assert f'"{hashlib.sha256((SOURCE / f"models/{name}.pt").read_bytes()).hexdigest()}"' in card
 
 
 def card_value(model: str, name: str) -> float:

@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <malloc.h>
+#include <torch/csrc/api/include/torch/version.h>
 #include <torch/script.h>
 
 #include "backend.h"
@@ -39,8 +40,8 @@ void keep_memory() {
 
 class TorchModel final : public Model {
  public:
-  TorchModel(torch::jit::Module module, TensorSpec input)
-      : module_(std::move(module)), input_(std::move(input)) {}
+  TorchModel(torch::jit::Module module, TensorSpec input, std::string weights)
+      : module_(std::move(module)), input_(std::move(input)), weights_(std::move(weights)) {}
 
   std::size_t run(std::span<const std::uint8_t> bytes, std::size_t rows,
                   std::vector<float>& output) override {
@@ -55,10 +56,14 @@ class TorchModel final : public Model {
       at::Tensor tensor = at::from_blob(const_cast<std::uint8_t*>(bytes.data()), shape, at::kByte);
       if (input_.floating) tensor = tensor.to(at::kFloat).mul_(input_.scale);
       const c10::IValue result = module_.forward({tensor});
-      if (!result.isTensor()) throw ModelError("the model does not give a tensor");
+      if (!result.isTensor()) {
+        throw ModelError("the model does not give a tensor but a " + kind_of(result) +
+                         "; expected one tensor, [sessions, classes]");
+      }
       if (result.toTensor().scalar_type() != at::kFloat) {
         throw ModelError(std::string("the model gives numbers of the type ") +
-                         c10::toString(result.toTensor().scalar_type()) + "; expected Float");
+                         c10::toString(result.toTensor().scalar_type()) + "; expected Float" +
+                         weights_);
       }
       const at::Tensor logits = result.toTensor().contiguous();
       if (logits.dim() != 2 || logits.size(0) != static_cast<std::int64_t>(rows)) {
@@ -71,11 +76,19 @@ class TorchModel final : public Model {
     } catch (const ModelError&) {
       throw;
     } catch (const std::exception& error) {
-      throw ModelError(first_line(error.what()));
+      throw ModelError(first_line(error.what()) + weights_);
     }
   }
 
  private:
+  static std::string kind_of(const c10::IValue& value) {
+    if (value.isTuple()) {
+      return "tuple of " + std::to_string(value.toTupleRef().elements().size());
+    }
+    if (value.isList()) return "list of " + std::to_string(value.toListRef().size());
+    if (value.isGenericDict()) return "dict";
+    return value.tagKind();
+  }
   static std::string shape_text(const at::Tensor& tensor) {
     std::string text = "[";
     for (const std::int64_t size : tensor.sizes())
@@ -85,7 +98,30 @@ class TorchModel final : public Model {
 
   torch::jit::Module module_;
   TensorSpec input_;
+  std::string weights_;  ///< what is unusual about them, for errors
 };
+
+/// Of weights that are not Float, where that may be why a model does not run.
+std::string unusual_weights(const torch::jit::Module& module) {
+  const auto look = [](const at::Tensor& tensor) -> std::string {
+    if (!tensor.is_floating_point() || tensor.scalar_type() == at::kFloat) return {};
+    return std::string("; its weights are ") + c10::toString(tensor.scalar_type()) +
+           ": save the model after model.float()";
+  };
+  for (const at::Tensor& tensor : module.parameters()) {
+    if (std::string text = look(tensor); !text.empty()) return text;
+  }
+  for (const at::Tensor& tensor : module.buffers()) {
+    if (std::string text = look(tensor); !text.empty()) return text;
+  }
+  for (const torch::jit::Module& part : module.modules()) {
+    for (const auto& attribute : part.named_attributes(false)) {
+      if (!attribute.value.isTensor()) continue;
+      if (std::string text = look(attribute.value.toTensor()); !text.empty()) return text;
+    }
+  }
+  return {};
+}
 
 int use_threads(int threads) {
   static const int kInForce = [threads] {
@@ -105,12 +141,13 @@ std::shared_ptr<Model> load(const std::filesystem::path& file, const TensorSpec&
   try {
     torch::jit::Module module = torch::jit::load(file.string(), at::kCPU);
     module.eval();
+    std::string weights = unusual_weights(module);
     try {
       module = torch::jit::freeze(module);
     } catch (const std::exception&) {
       // Frozen already, or it cannot be: it runs as it is.
     }
-    return std::make_shared<TorchModel>(std::move(module), input);
+    return std::make_shared<TorchModel>(std::move(module), input, std::move(weights));
   } catch (const std::exception& error) {
     throw ModelError(first_line(error.what()));
   }
@@ -121,4 +158,5 @@ std::shared_ptr<Model> load(const std::filesystem::path& file, const TensorSpec&
 }  // namespace millrace
 
 extern "C" MILLRACE_EXPORT const millrace::TorchBackend millrace_torch_backend;
-const millrace::TorchBackend millrace_torch_backend = {&millrace::use_threads, &millrace::load};
+const millrace::TorchBackend millrace_torch_backend = {&millrace::use_threads, TORCH_VERSION,
+                                                       &millrace::load};

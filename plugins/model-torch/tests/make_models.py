@@ -1,5 +1,6 @@
 """Writes the small TorchScript models that the tests of model-torch load: make_models.py FOLDER"""
 import sys
+import zipfile
 from pathlib import Path
 
 import torch
@@ -116,6 +117,74 @@ class Dropout(nn.Module):
         return self.drop(x[:, :3].float())
 
 
+class Ends(nn.Module):
+    """3 classes; the first of 8 bytes decides, and what the last step makes of the logits varies."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.last = last
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(nn.functional.one_hot(x[:, 0].long() % 3, 3).float() * 100)
+
+
+class Counts(nn.Module):
+    """Remembers how often it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("asked", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.asked += 1
+        return x[:, :3].float() + self.asked * 10
+
+
+class Halves(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x.float())
+
+
+class Nothing(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :3].float() * float("nan")
+
+
+def newer(old: Path, new: Path):
+    """As a newer PyTorch writes it: with an operator that this one does not know."""
+    with zipfile.ZipFile(old) as before, zipfile.ZipFile(new, "w") as after:
+        for name in before.namelist():
+            content = before.read(name)
+            if name.endswith(".py"):
+                content = content.replace(b"torch.log_softmax(", b"torch.scaled_dot_product_attention(")
+            if not name.endswith(".debug_pkl"):
+                after.writestr(name, content)
+        after.writestr(old.stem + "/byteorder", "little")
+
+
+def odd_models(folder: Path):
+    """Models with something wrong, and some that only look so."""
+    examples = torch.arange(48, dtype=torch.uint8).reshape(6, 8)
+    for name, last in {"softmax": nn.Softmax(1), "log-softmax": nn.LogSoftmax(1), "sigmoid": nn.Sigmoid()}.items():
+        torch.jit.script(Ends(last).eval()).save(str(folder / f"{name}.pt"))
+    for name, last in {"traced-dropout": nn.Dropout(0.2), "traced-batch-norm": nn.BatchNorm1d(3)}.items():
+        torch.jit.trace(Ends(last).train(), examples, check_trace=False).save(str(folder / f"{name}.pt"))
+    torch.jit.script(Counts().eval()).save(str(folder / "counts.pt"))
+    torch.jit.script(Nothing().eval()).save(str(folder / "nothing.pt"))
+    torch.jit.script(Halves().half().eval()).save(str(folder / "half.pt"))
+    torch.save(Halves().state_dict(), str(folder / "state-dict.pt"))
+    torch.save(Halves().state_dict(), str(folder / "old-pickle.pt"), _use_new_zipfile_serialization=False)
+    torch.save(Halves(), str(folder / "module.pt"))
+    with zipfile.ZipFile(folder / "exported.pt", "w") as archive:  # the records of a .pt2 of PyTorch 2.6
+        archive.writestr("serialized_exported_program.json", "{}")
+        archive.writestr("version", "8.5")
+    newer(folder / "log-softmax.pt", folder / "newer.pt")
+
+
 def main():
     folder = Path(sys.argv[1])
     torch.manual_seed(1)
@@ -127,6 +196,8 @@ def main():
     for name, model in models.items():
         torch.jit.script(model.eval()).save(str(folder / f"{name}.pt"))
     torch.jit.script(Dropout().train()).save(str(folder / "dropout.pt"))
+
+    odd_models(folder)
 
     # What Python says of the rows (i * 7 + j * 13) % 256, for comparison.
     rows = ((torch.arange(64).unsqueeze(1) * 7 + torch.arange(784) * 13) % 256).to(torch.uint8)
