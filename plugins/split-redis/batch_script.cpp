@@ -6,37 +6,36 @@
 namespace millrace {
 
 std::string_view batch_script() {
-  static const std::string kScript = std::string(kSessionLua) + R"lua(
+  static const std::string kScript = std::string(kSafeLua) + std::string(kSessionLua) + R"lua(
 local run, number, id = ARGV[2], tonumber(ARGV[3]), ARGV[5]
-local tag = ARGV[1]
 local limit, delay, idle, layer, expire, keep = unpack('>I4ddBI4I4', ARGV[6])
 local opens, dues = tag .. 's', tag .. 'd'
 -- Redis prints a number that is an argument with 17 digits, which is slow.
 local expire_text = tostring(expire)
 
 -- A call comes again when its answer was lost. It is applied once, and after the one before it.
-local last = tonumber(call('GET', tag .. 'q' .. run) or nil)
+local last = tonumber(safely('GET', tag .. 'q' .. run) or nil)
 local again = last and last >= number
 if again or (ARGV[4] == '0' and last ~= number - 1) then
   -- What the transaction has pushed is last in each list that is there.
   for p = #ARGV[9] - 15, 1, -16 do
     local list = opens .. sub(ARGV[9], p, p + 15)
-    if call('EXISTS', list) == 1 then call('RPOP', list) end
+    if call('EXISTS', list) == 1 then safely('RPOP', list) end
   end
-  if again then return {call('GET', tag .. 't' .. id) or ''} end
+  if again then return {safely('GET', tag .. 't' .. id) or ''} end
   return redis.error_reply('ORDER a call before this one was not executed')
 end
 call('SETEX', tag .. 'q' .. run, expire_text, number)
 for p = 1, #ARGV[7], 16 do
   local cleared = sub(ARGV[7], p, p + 15)
   call('DEL', tag .. 't' .. cleared)
-  call('ZREM', KEYS[1], cleared)
+  safely('ZREM', KEYS[1], cleared)
 end
 
 local agents = tonumber(ARGV[8])
 for i = 10, 8 + 2 * agents, 2 do
   local key, clock = tag .. 'c' .. ARGV[i], ARGV[i + 1]
-  local known = call('GET', key)
+  local known = safely('GET', key)
   if known then
     local ah, al = unpack('>i4I4', known)
     local bh, bl = unpack('>i4I4', clock)
@@ -83,7 +82,7 @@ local function begin(new_epoch, is_low, th, tl, ch, cl)
     open = false
     call('LSET', key, '0', head())
     call('RENAME', key, list)
-    call('SADD', older, named)
+    safely('SADD', older, named)
   elseif have then
     call('DEL', key)
   end
@@ -168,10 +167,10 @@ local function apply(blob, flags)
   local calm, chunked, thin = band(flags, 2) ~= 0, band(flags, 4) ~= 0, band(flags, 8) ~= 0
   local late, look, known = band(flags, 16) ~= 0, band(flags, 32) ~= 0, band(flags, 64) ~= 0
   begin_event, name_at = nil, known and 150 or 86
-  local s = call('LINDEX', key, '0')
+  local s = first(key)
   if not s then
     key = dues .. k
-    s = call('LINDEX', key, '0')
+    s = first(key)
   end
   local applied, changed, whole, state = -1, false, nil, nil
   if s then
@@ -273,13 +272,15 @@ for i = 10 + 2 * agents, #ARGV, 2 do
   key = opens .. k
   if flags >= 128 then
     -- A session that begins with the group was pushed, and its event is here in place of records.
-    if call('LLEN', key) == 2 and call('EXISTS', dues .. k) == 0 then
+    if safely('LLEN', key) == 2 and call('EXISTS', dues .. k) == 0 then
       waits(sub(blob, 2), due_at)
       stored, begun, state = stored + n, begun + 1, 'b'
       events[#events + 1] = blob
     else
       blob = call('RPOP', key)
       call('RPOP', key)
+      -- Nothing could be pushed there: the packets have to come again.
+      if not blob then state = 'r' end
     end
   end
   if not state then state = apply(blob, flags) end
@@ -287,16 +288,17 @@ for i = 10 + 2 * agents, #ARGV, 2 do
 end
 
 for i = 1, #entries, 1000 do
-  call('ZADD', index, spread(entries, i, math.min(i + 999, #entries)))
+  safely('ZADD', index, spread(entries, i, math.min(i + 999, #entries)))
 end
-states = table.concat(states)
-local reply = pack('>I4I4I4I4I4I4', stored, after_due, repeated, taken_back, begun, #states) ..
-              states .. table.concat(stands) .. table.concat(events)
-call('SETEX', tag .. 't' .. id, expire_text, reply)
 if #events > 0 then
-  call('ZADD', KEYS[1], now_ms, id)
+  safely('ZADD', KEYS[1], now_ms, id)
   call('EXPIRE', KEYS[1], expire_text)
 end
+states = table.concat(states)
+local reply = pack('>I4I4I4I4I4I4I4', stored, after_due, repeated, taken_back, begun, wrong,
+                   #states) ..
+              states .. table.concat(stands) .. table.concat(events)
+call('SETEX', tag .. 't' .. id, expire_text, reply)
 return reply
 )lua";
   return kScript;

@@ -48,7 +48,8 @@ std::pair<Call, RedisReply> CallWindow::pop() {
   }
   // Of a transaction.
   for (std::size_t i = 0; i < reply->elements; ++i) {
-    if (!is_error(*reply->element[i])) continue;
+    // The script sets aside what is of a wrong type.
+    if (!is_error(*reply->element[i]) || is_wrong_type(*reply->element[i])) continue;
     connection_.close();
     connection_.raise(*reply->element[i]);
   }

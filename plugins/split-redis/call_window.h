@@ -42,6 +42,15 @@ struct Call {
     std::uint32_t head_bytes = 0;
   };
 
+  /// Where in `bytes` it is what was sent of a group with which a session was to begin.
+  struct Begun {
+    std::uint32_t number = 0;  ///< of the group in the call
+    std::size_t records = 0;
+    std::size_t record_bytes = 0;
+    std::size_t head = 0;
+    std::size_t head_bytes = 0;
+  };
+
   /// How a session stands that begins with the group and holds nothing else.
   [[nodiscard]] static Standing as_begun(const Group& group) {
     return {group.packets, 2, group.first_clock, group.last_number};
@@ -60,6 +69,7 @@ struct Call {
   Kept kept;
   std::uint32_t pushes = 0;  ///< commands of the transaction that push
   std::string pushed;        ///< for each element that they push its list's flow, in order
+  std::vector<Begun> begun;
   std::vector<Appended> appended;
   std::string heads;  ///< of `appended`, one after the other
 };

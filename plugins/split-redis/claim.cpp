@@ -47,7 +47,7 @@ void Claim::open(Context& context) {
                             .role = ServerWatch::Role::analyser},
       context);
   watch_->start();
-  settler_ = std::make_unique<Settler>(address, timeouts, names_, context);
+  settler_ = std::make_unique<Settler>(address, timeouts, names_, context, *watch_);
 }
 
 void Claim::close() noexcept {
@@ -157,6 +157,7 @@ std::size_t Claim::claim_overdue(std::uint32_t bucket, Output<Session>& out) {
   tickets.items.reserve(reply->elements);
   for (std::size_t i = 0; i < reply->elements; ++i) {
     const string_view member = text_of(*reply->element[i]);
+    watch_->report_set_aside(static_cast<std::uint64_t>(reply->element[i]->integer));
     const auto ticket = read_member(member);
     if (!ticket) continue;
     tickets.items.push_back(*ticket);
@@ -217,7 +218,7 @@ std::vector<Claim::Wanted> Claim::find(const Batch<Ticket>& in, Drops& drops) {
     const RedisReply& due = replies[next++];
     const RedisReply& older = replies[next++];
     for (const RedisReply* reply : {&open, &due, &older}) {
-      if (is_error(**reply)) connection_->raise(**reply);
+      if (is_error(**reply) && !is_wrong_type(**reply)) connection_->raise(**reply);
     }
     const auto names_it = [&](std::string_view mark) {
       LayoutReader reader(mark);
@@ -235,6 +236,7 @@ std::vector<Claim::Wanted> Claim::find(const Batch<Ticket>& in, Drops& drops) {
       return true;
     };
     for (const RedisReply* state : {&open, &due}) {
+      if (is_error(**state)) continue;
       const std::string_view head = text_of(**state);
       if (head.size() >= kBegin &&
           names_it(std::string(head.substr(3, 4)) + std::string(head.substr(11, 8)))) {
@@ -245,7 +247,8 @@ std::vector<Claim::Wanted> Claim::find(const Batch<Ticket>& in, Drops& drops) {
       if (names_it(text_of(*older->element[i]))) return false;
     }
     // A five-tuple that is known has all its sessions that are not done.
-    if (!is_nil(*open) || !is_nil(*due)) {
+    const auto there = [](const redisReply& state) { return !is_nil(state) && !is_error(state); };
+    if (there(*open) || there(*due)) {
       ++drops.done;
     } else {
       ++(watch_->remembers_all() ? drops.lost : drops.unknown);
@@ -269,9 +272,10 @@ RedisReply Claim::lease(std::span<const Wanted> wanted, const std::string& token
   for (const Wanted& one : wanted) command.add(string_view(one.session));
   RedisReply reply = connection_->call(command);
   if (is_error(*reply)) connection_->raise(*reply);
-  if (reply->elements != wanted.size()) {
+  if (reply->elements != wanted.size() + 1) {
     throw std::runtime_error(connection_->address().name() + ": an answer of another size");
   }
+  watch_->report_set_aside(static_cast<std::uint64_t>(reply->element[wanted.size()]->integer));
   return reply;
 }
 
@@ -293,7 +297,7 @@ std::vector<RedisReply> Claim::fetch(std::span<const Wanted> wanted, const redis
     lists[i] = connection_->read();
   }
   for (const RedisReply& list : lists) {
-    if (list && is_error(*list)) connection_->raise(*list);
+    if (list && is_error(*list) && !is_wrong_type(*list)) connection_->raise(*list);
   }
   return lists;
 }

@@ -64,6 +64,9 @@ std::string_view text_of(const redisReply& reply) {
   return reply.str == nullptr ? std::string_view() : std::string_view(reply.str, reply.len);
 }
 bool is_error(const redisReply& reply) { return reply.type == REDIS_REPLY_ERROR; }
+bool is_wrong_type(const redisReply& reply) {
+  return is_error(reply) && text_of(reply).starts_with("WRONGTYPE");
+}
 bool is_nil(const redisReply& reply) { return reply.type == REDIS_REPLY_NIL; }
 
 void RedisConnection::Free::operator()(redisContext* context) const noexcept { redisFree(context); }

@@ -58,6 +58,8 @@ using RedisReply = std::unique_ptr<redisReply, FreeReply>;
 /// Its text, whatever type it has; empty for nil.
 [[nodiscard]] std::string_view text_of(const redisReply& reply);
 [[nodiscard]] bool is_error(const redisReply& reply);
+/// The key is somebody else's.
+[[nodiscard]] bool is_wrong_type(const redisReply& reply);
 [[nodiscard]] bool is_nil(const redisReply& reply);
 
 struct RedisTimeouts {

@@ -195,6 +195,7 @@ std::optional<BatchReply> read_reply(std::string_view bytes) {
   reply.repeated = reader.number<std::uint32_t>();
   reply.taken_back = reader.number<std::uint32_t>();
   reply.begun = reader.number<std::uint32_t>();
+  reply.wrong_type = reader.number<std::uint32_t>();
   reply.groups = reader.take(reader.number<std::uint32_t>());
   const auto open = std::ranges::count(reply.groups, char{kGroupOpen});
   reply.standings.reserve(static_cast<std::size_t>(open));

@@ -160,6 +160,7 @@ struct BatchReply {
   std::uint32_t repeated = 0;
   std::uint32_t taken_back = 0;  ///< had been appended past the script
   std::uint32_t begun = 0;
+  std::uint32_t wrong_type = 0;  ///< keys that were set aside
   std::string_view groups;  ///< one of GroupState for each, empty if it is only known from before
   std::vector<Standing> standings;  ///< of each group that is kGroupOpen, in order
   std::vector<Ticket> tickets;      ///< agents are views into the reply

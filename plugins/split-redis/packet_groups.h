@@ -81,6 +81,10 @@ class PacketGroups {
     char& byte = to[to.size() - head_bytes + sizeof(FlowKey)];
     byte = static_cast<char>(byte | flags);
   }
+  static void clear_flags(std::string& to, std::size_t head_bytes, std::uint8_t flags) {
+    char& byte = to[to.size() - head_bytes + sizeof(FlowKey)];
+    byte = static_cast<char>(byte & ~flags);
+  }
   [[nodiscard]] static std::size_t head_bytes(const PacketGroup& group, const KnownFlow* known) {
     return kGroupHead + (known == nullptr ? 0 : kKnownHead) + kFiveTupleBytes + group.agent.size();
   }

@@ -18,6 +18,8 @@ using std::string_view;
 constexpr auto kPause = std::chrono::seconds(1);
 /// How long it is shown that sessions were lost.
 constexpr auto kShowLost = std::chrono::minutes(5);
+/// Between two lines about keys that are set aside.
+constexpr auto kQuiet = std::chrono::minutes(10);
 constexpr Duration kMostSkew = std::chrono::seconds(1);
 constexpr std::uint64_t kOldest = 5;  ///< scripts may ask for the time and write since Redis 5
 constexpr string_view kPrefixes = "millrace:prefixes";
@@ -58,6 +60,7 @@ ServerWatch::ServerWatch(Settings settings, Context& context)
       redis_(context.condition("redis")),
       policy_(context.condition("redis-settings")),
       lost_(context.condition("lost")),
+      set_aside_(context.counter("set-aside")),
       connection_(settings_.address,
                   {std::min<Duration>(settings_.timeouts.connect, std::chrono::seconds(2)),
                    std::min<Duration>(settings_.timeouts.command, std::chrono::seconds(5))}) {
@@ -162,6 +165,21 @@ void ServerWatch::report_lost(string_view why) noexcept {
   lost_.fails(why, Condition::Grace::none);
 }
 
+void ServerWatch::report_set_aside(std::uint64_t keys) noexcept {
+  if (keys == 0) return;
+  set_aside_.add(keys);
+  {
+    const std::lock_guard lock(mutex_);
+    const auto now = SteadyClock::now();
+    if (quiet_until_ && now < *quiet_until_) return;
+    quiet_until_ = now + kQuiet;
+  }
+  context_.warning(settings_.address.name() + " has keys named as those of prefix '" +
+                   settings_.prefix +
+                   "' that are not of their type: somebody else's. They were renamed (a '!' in the "
+                   "name)");
+}
+
 std::vector<RedisReply> ServerWatch::ask(const RedisCommand& command) {
   const bool was_open = connection_.is_open();
   std::vector<RedisReply> replies;
@@ -209,9 +227,7 @@ void ServerWatch::look() {
     judge_memory(text_of(*replies[0]));
   }
   for (std::size_t i = 1; i < replies.size(); ++i) {
-    if (is_error(*replies[i]) && !text_of(*replies[i]).starts_with("WRONGTYPE")) {
-      connection_.raise(*replies[i]);
-    }
+    if (is_error(*replies[i]) && !is_wrong_type(*replies[i])) connection_.raise(*replies[i]);
   }
   std::int64_t seconds = 0;
   if (replies[1]->elements == 2) {
@@ -219,6 +235,14 @@ void ServerWatch::look() {
     const auto us = static_cast<std::int64_t>(number_of(text_of(*replies[1]->element[1])));
     judge_clock(before, Timestamp(std::chrono::seconds(seconds) + std::chrono::microseconds(us)),
                 after);
+  }
+  if (is_error(*replies[2]) && settings_.role == Role::receiver) {
+    RedisCommand rename;
+    rename.put(string_view("RENAME"), string_view(record_key_),
+               string_view(settings_.prefix + ":!meta"));
+    const std::vector<RedisReply> renamed = ask(rename);
+    if (is_error(*renamed[0])) connection_.raise(*renamed[0]);
+    report_set_aside(1);
   }
   judge_record(*replies[2], seconds);
   seen_ = true;
@@ -353,7 +377,7 @@ void ServerWatch::write_record(Record& record, std::int64_t now) {
   command.put(string_view("HGETALL"), string_view(record_key_));
   const std::vector<RedisReply> replies = ask(command);
   for (const RedisReply& one : replies) {
-    if (is_error(*one)) connection_.raise(*one);
+    if (is_error(*one) && !is_wrong_type(*one)) connection_.raise(*one);
   }
   record.clear();
   const redisReply& now_there = *replies.back();

@@ -76,6 +76,8 @@ class ServerWatch {
   [[nodiscard]] std::uint64_t times_emptied() const noexcept { return emptied_; }
   /// No session that was done since the record was written is forgotten yet.
   [[nodiscard]] bool remembers_all() const noexcept { return remembers_all_; }
+  /// Keys of a wrong type, which are somebody else's, were renamed.
+  void report_set_aside(std::uint64_t keys) noexcept;
   /// Sessions are lost: the condition "lost" fails for some minutes from now on.
   void report_lost(std::string_view why) noexcept;
 
@@ -101,6 +103,7 @@ class ServerWatch {
   Condition& redis_;
   Condition& policy_;
   Condition& lost_;
+  Counter& set_aside_;
   RedisConnection connection_;
 
   // Of the thread, or of `start` before there is one.
@@ -124,6 +127,7 @@ class ServerWatch {
   std::string refused_option_;
   std::string no_record_;
   std::optional<SteadyClock::time_point> lost_until_;
+  std::optional<SteadyClock::time_point> quiet_until_;  ///< about keys that were set aside
   std::thread thread_;
 };
 

@@ -33,11 +33,34 @@ namespace millrace {
 // Times are halves (hi, lo) of a 64-bit number: doubles have 53 bits. Differences are exact below
 // 2^53 ns, 104 days, and `delay` and `idle` are bounded below that.
 
-/// What the scripts that change a session begin with: the session at hand, how it is read and
-/// written, and how it is brought up to date.
+/// What every script begins with: commands on keys that may be somebody else's. What is not of the
+/// type that it has to be is set aside and counted.
+inline constexpr std::string_view kSafeLua = R"lua(
+local call, sub, tag, wrong = redis.call, string.sub, ARGV[1], 0
+local function safely(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) == 'table' and reply.err then
+    if string.find(reply.err, 'WRONGTYPE', 1, true) then
+      call('RENAME', key, tag .. '!' .. sub(key, #tag + 1))
+      wrong = wrong + 1
+    end
+    reply = call(command, key, ...)
+  end
+  return reply
+end
+-- Of a list.
+local function first(key)
+  local state = redis.pcall('LINDEX', key, '0')
+  if type(state) == 'table' then return safely('LINDEX', key, '0') end
+  return state
+end
+)lua";
+
+/// What the scripts that change a session begin with after that: the session at hand, how it is
+/// read and written, and how it is brought up to date.
 inline constexpr std::string_view kSessionLua = R"lua(
 local spread = unpack
-local call, unpack, pack, sub, band = redis.call, struct.unpack, struct.pack, string.sub, bit.band
+local unpack, pack, band = struct.unpack, struct.pack, bit.band
 local HEAD = '>BBBI4I4i4I4i4I4ddi4I4i4I4dI4I4c8I4I4d'
 local RECORD = '>I4BI2I2i4I4i4I4I4I4c8'
 local NONE = '\0\0\0\0\0\0\0\0'

@@ -35,9 +35,10 @@ void Settler::Desk::hold_back(Receipt ticket, SteadyClock::time_point when) {
 }
 
 Settler::Settler(const RedisAddress& address, RedisTimeouts timeouts, std::vector<KeyNames> names,
-                 Context& context)
+                 Context& context, ServerWatch& watch)
     : connection_(address, timeouts, &context.counter("reconnects")),
       names_(std::move(names)),
+      watch_(watch),
       condition_(context.condition("settle")),
       settled_(context.counter("settled")),
       lost_(context.counter("lease-lost")),
@@ -137,7 +138,10 @@ void Settler::settle(std::deque<Settlement>& work) {
     if (is_error(*reply)) connection_.raise(*reply);
     Settlement one = std::move(work.front());
     work.pop_front();
-    lost_.add(static_cast<std::uint64_t>(reply->integer));
+    if (reply->elements == 2) {
+      lost_.add(static_cast<std::uint64_t>(reply->element[0]->integer));
+      watch_.report_set_aside(static_cast<std::uint64_t>(reply->element[1]->integer));
+    }
     (one.outcome == Outcome::done ? settled_ : returned_).add(one.sessions.size());
     one.ticket.resolve(one.outcome);
   }

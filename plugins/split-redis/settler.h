@@ -16,6 +16,7 @@
 
 #include "connection.h"
 #include "layout.h"
+#include "server_watch.h"
 
 namespace millrace {
 
@@ -51,7 +52,7 @@ class Settler {
   };
 
   Settler(const RedisAddress& address, RedisTimeouts timeouts, std::vector<KeyNames> names,
-          Context& context);
+          Context& context, ServerWatch& watch);
   Settler(const Settler&) = delete;
   Settler& operator=(const Settler&) = delete;
   ~Settler() { stop(Duration(0)); }
@@ -67,6 +68,7 @@ class Settler {
 
   RedisConnection connection_;
   std::vector<KeyNames> names_;
+  ServerWatch& watch_;
   Condition& condition_;  ///< leases can be ended
   Counter& settled_;
   Counter& lost_;

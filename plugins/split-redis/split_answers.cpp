@@ -44,6 +44,7 @@ void SplitRedis::answer(Output<Ticket>& out) {
   if (result->after_due != 0) context_->dropped("after-due", result->after_due);
   if (result->repeated != 0) context_->dropped("repeated", result->repeated);
   taken_back_->add(result->taken_back);
+  watch_->report_set_aside(result->wrong_type);
   sessions_->add(result->begun);
   if (!call.appended.empty()) check_appended(call, *whole, again);
   if (result->groups.find(kGroupRefused) != std::string_view::npos) {
@@ -127,15 +128,31 @@ void SplitRedis::learn(const Call& call, const BatchReply& reply) {
   }
 }
 
-/// Another receiver has begun a session of a five-tuple that this one took for due.
+/// Another receiver has begun a session of a five-tuple that this one took for due, or a key was
+/// not a list, and nothing could be pushed to it.
 void SplitRedis::send_refused(Call& call, std::string_view states) {
   std::vector<const PacketGroup*> refused;
   for (std::size_t i = 0; i < call.kept.groups.size(); ++i) {
     if (states[call.kept.numbers[i]] == kGroupRefused) refused.push_back(&call.kept.groups[i]);
   }
+  std::vector<const Call::Begun*> begun;
+  for (const Call::Begun& one : call.begun) {
+    if (states[one.number] == kGroupRefused) begun.push_back(&one);
+  }
   RedisCommand command;
   Call again = begin_call(call.bucket);
-  begin_script(again, command, refused.size(), false);
+  begin_script(again, command, refused.size() + begun.size(), false);
+  for (const Call::Begun* one : begun) {
+    const Call::Group& group = call.groups[one->number];
+    command.open_argument(one->head_bytes);
+    command.bytes().append(call.bytes, one->head, one->head_bytes);
+    PacketGroups::clear_flags(command.bytes(), one->head_bytes, kGroupBegins);
+    command.end();
+    command.add(string_view(call.bytes).substr(one->records, one->record_bytes));
+    again.groups.push_back(group);
+    again.packets += group.packets;
+    ask_about(group.flow, group.last_clock);
+  }
   for (const PacketGroup* group : refused) {
     add_group(again, command, call.kept.packets, *group, 0, nullptr);
     ask_about(group->flow, call.kept.packets[group->last].clock);
@@ -146,6 +163,10 @@ void SplitRedis::send_refused(Call& call, std::string_view states) {
 
 void SplitRedis::answer_sweep(const Call& call, RedisReply raw, Output<Ticket>& out) {
   const std::shared_ptr<redisReply> reply(raw.release(), FreeReply());
+  if (reply->elements % 2 == 1) {
+    watch_->report_set_aside(
+        static_cast<std::uint64_t>(reply->element[reply->elements - 1]->integer));
+  }
   for (std::size_t i = 0; i + 1 < reply->elements; i += 2) {
     auto result = read_reply(text_of(*reply->element[i + 1]));
     if (!result) continue;

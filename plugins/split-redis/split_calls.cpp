@@ -168,6 +168,7 @@ void SplitRedis::choose(Call& call, RedisCommand& command, std::uint32_t index) 
     if (!group.alone) return;
     push(call, command, group, true);
     one.begins = true;
+    one.records = command.bytes().size() - 2 - group.record_bytes;
     return;
   }
   if (known->stand == KnownFlow::Stand::open && known->unrecorded.packets != 0 &&
@@ -233,6 +234,7 @@ Call SplitRedis::make_call(std::uint32_t bucket, std::span<const std::uint32_t>&
   }
   RedisCommand command(std::move(before));
   command.bytes().reserve(command.bytes().size() + size);
+  const std::size_t pushes_at = command.bytes().size();
   if (!call.pushed.empty()) command.append(pushes);
   // The clocks come last: should this process end before, the chunk comes again, and its packets
   // must find the clocks as they were.
@@ -240,8 +242,15 @@ Call SplitRedis::make_call(std::uint32_t bucket, std::span<const std::uint32_t>&
   for (const Scripted& one : scripted_) {
     const bool thin = thin_[one.group] != 0;
     const auto flags = thin ? kGroupThin : one.begins ? kGroupBegins : 0;
+    const std::size_t before_head = command.bytes().size();
     add_group(call, command, packets_, groups[one.group], static_cast<std::uint8_t>(flags),
               one.known ? &*one.known : nullptr);
+    if (one.begins) {
+      call.begun.push_back({static_cast<std::uint32_t>(call.groups.size() - 1),
+                            pushes_at + one.records, groups[one.group].record_bytes,
+                            command.bytes().find('\n', before_head) + 1,
+                            PacketGroups::head_bytes(groups[one.group], nullptr)});
+    }
     if (thin) keep_thin(call, groups[one.group]);
   }
   if (!call.pushed.empty()) command.put(string_view("EXEC"));

@@ -106,7 +106,7 @@ void SplitRedis::ask() {
   std::vector<RedisReply> replies;
   for (std::size_t i = 0; i < command.commands(); ++i) replies.push_back(connection.read());
   for (const RedisReply& reply : replies) {
-    if (is_error(*reply)) connection.raise(*reply);
+    if (is_error(*reply) && !is_wrong_type(*reply)) connection.raise(*reply);
   }
   std::size_t next = 0;
   for (BatchAgent& agent : batch_agents_) {

@@ -172,6 +172,7 @@ class SplitRedis final : public Transform<Packet, Ticket> {
   struct Scripted {
     std::uint32_t group = 0;
     bool begins = false;             ///< a session is pushed by the transaction
+    std::size_t records = 0;         ///< then: where its packets are in the transaction's pushes
     std::optional<KnownFlow> known;  ///< how its session stands, if that is known
   };
   std::vector<Scripted> scripted_;  ///< the groups of the call at hand that the script handles
