@@ -38,9 +38,16 @@ int check_command(const std::vector<std::string>& arguments) {
   if (map.count("no-env") != 0) variables.leave_open();
   Registry registry = registry_from(map);
   bool good = true;
-  for (const std::string& file : files_from(map, "check")) {
+  const std::vector<std::string> files = files_from(map, "check");
+  bool whole = true;  // every file could be read, so every name in them is known
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    const std::string& file = files[i];
     Report report;
     const PipelineSpec spec = read_file_of(map, file, variables, report);
+    whole = whole && !spec.syntax_errors && !spec.stages.empty();
+    if (whole && i + 1 == files.size()) {
+      variables.report_unnamed(files.size() == 1 ? file : "any of these files", report);
+    }
     Plan plan = make_plan(spec, registry, report);
     if (report.empty() && map.count("stages") != 0) {
       const auto& part = map["stages"].as<std::string>();
@@ -83,6 +90,7 @@ int graph_command(const std::vector<std::string>& arguments) {
   Registry registry = registry_from(map);
   Report report;
   const PipelineSpec spec = read_pipeline(file, variables, settings_from(map), report);
+  if (!spec.syntax_errors && !spec.stages.empty()) variables.report_unnamed(file, report);
   const Plan plan = make_plan(spec, registry, report);
   if (!report.empty()) {
     std::cerr << report.text() << count_errors(report.size(), file);

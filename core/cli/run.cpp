@@ -194,7 +194,9 @@ int run_command(const std::vector<std::string>& arguments) {
     if (run_options.control) run_options.control->error(what);
     return UsageError(std::move(what));
   };
-  const PipelineSpec spec = read_file_of(map, file, variables_from(map), report);
+  const Variables variables = variables_from(map);
+  const PipelineSpec spec = read_file_of(map, file, variables, report);
+  if (!spec.syntax_errors && !spec.stages.empty()) variables.report_unnamed(file, report);
   if (spec.config && !run_options.control && report.empty()) {
     admin.reset();
     return supervise(arguments, map, spec, run_options, logger, report);

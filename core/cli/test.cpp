@@ -69,6 +69,7 @@ class Runner {
     bool good = true;
     std::vector<Selected> files;
     for (const std::string& path : paths) good = look_at(path, files) && good;
+    expect_names(paths);
     if (map_.count("list") != 0) {
       list(files);
       return static_cast<int>(good ? Exit::done : Exit::usage);
@@ -117,6 +118,26 @@ class Runner {
     }
     if (!selected.tests.empty()) files.push_back(std::move(selected));
     return true;
+  }
+
+  /// A --var that is in no test file, nor in a pipeline file that one of them names, is a mistake.
+  void expect_names(const std::vector<std::string>& paths) const {
+    Report ignored;
+    std::string texts;
+    for (const std::string& path : paths) {
+      const TestFile file = read_test_file(path, surroundings_, ignored);
+      texts += file.text;
+      for (const Test& test : file.tests) {
+        if (test.pipeline.empty()) continue;
+        texts += read_file(test.pipeline, "pipeline file", ignored).value_or("");
+      }
+    }
+    for (const auto& [name, value] : surroundings_.given) {
+      if (ignored.empty() && texts.find(name) == std::string::npos) {
+        throw UsageError(fmt::format(
+            "--var {}: neither the test files nor their pipelines have ${{{}}}", name, name));
+      }
+    }
   }
 
   static void list(const std::vector<Selected>& files) {

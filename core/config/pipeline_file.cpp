@@ -314,9 +314,39 @@ PipelineSpec read_pipeline_text(const std::string& name, std::string text,
   return read_pipeline_document(std::move(document), variables, settings, report);
 }
 
+namespace {
+
+/// What a file that is no text begins with. People give the file that they want to look at in place
+/// of a pipeline file.
+struct Content {
+  std::string what;
+  std::string variable;  ///< of the pipelines, or empty
+};
+std::optional<Content> not_text(std::string_view text) {
+  using namespace std::string_view_literals;
+  const auto begins = [&](std::initializer_list<std::string_view> magics) {
+    return std::ranges::any_of(magics,
+                               [&](std::string_view magic) { return text.starts_with(magic); });
+  };
+  if (begins({"\xd4\xc3\xb2\xa1"sv, "\xa1\xb2\xc3\xd4"sv, "\x4d\x3c\xb2\xa1"sv,
+              "\xa1\xb2\x3c\x4d"sv, "\x0a\x0d\x0d\x0a"sv})) {
+    return Content{"a capture", "CAPTURE"};
+  }
+  if (begins(
+          {"\x1f\x8b"sv, "\x28\xb5\x2f\xfd"sv, "\xfd\x37zXZ"sv, "BZh"sv, "\x04\x22\x4d\x18"sv})) {
+    return Content{"a compressed file, perhaps a capture", "CAPTURE"};
+  }
+  if (begins({"PK\x03\x04"sv})) return Content{"a ZIP file, perhaps a model", "MODEL"};
+  constexpr std::size_t kLooked = 4096;
+  if (text.substr(0, kLooked).find('\0') != std::string_view::npos) return Content{"no text", ""};
+  return std::nullopt;
+}
+
+}  // namespace
+
 std::optional<std::string> read_file(const std::filesystem::path& path, const std::string& what,
                                      Report& report) {
-  std::stringstream text;
+  constexpr std::streamsize kFirstLook = 4096;
   std::error_code error;
   const bool folder = std::filesystem::is_directory(path, error);
   std::ifstream file;
@@ -327,8 +357,21 @@ std::optional<std::string> read_file(const std::filesystem::path& path, const st
                fmt::format("cannot read the {}: {}", what, reason));
     return std::nullopt;
   }
-  text << file.rdbuf();
-  return std::move(text).str();
+  std::string text(kFirstLook, '\0');
+  file.read(text.data(), kFirstLook);
+  text.resize(static_cast<std::size_t>(file.gcount()));
+  if (const auto content = not_text(text)) {
+    report.add({report.add_source(path.string(), {}), 0, 0, 1},
+               fmt::format("this is {}, not a {}", content->what, what), {},
+               content->variable.empty()
+                   ? std::string()
+                   : fmt::format("millrace run pipelines/standalone.toml --var {}={}",
+                                 content->variable, path.string()));
+    return std::nullopt;
+  }
+  std::stringstream rest;
+  if (file) rest << file.rdbuf();
+  return text + std::move(rest).str();
 }
 
 PipelineSpec read_pipeline(const std::filesystem::path& path, const Variables& variables,

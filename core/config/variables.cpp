@@ -36,7 +36,45 @@ std::string without_line_end(std::string text) {
   return text;
 }
 
+/// Where the reference that `open` begins is closed; its default may hold others.
+std::size_t closing_brace(std::string_view text, std::size_t open) {
+  std::size_t depth = 0;
+  for (std::size_t i = open; i < text.size(); ++i) {
+    if (text.substr(i).starts_with("${")) {
+      ++depth;
+      ++i;
+    } else if (text[i] == '}' && --depth == 0) {
+      return i;
+    }
+  }
+  // A "${" that is not meant as one, as in a message.
+  return text.find('}', open);
+}
+
 }  // namespace
+
+void Variables::report_unnamed(const std::string& file, Report& report) const {
+  const std::vector<std::string> names(named_->begin(), named_->end());
+  for (const auto& [name, ignored] : given_) {
+    if (named_->contains(name)) continue;
+    report.add({report.add_source("--var " + name, {}), 0, 0, 1},
+               fmt::format("there is no ${{{}}} in {}", name, file),
+               names.empty() ? std::string()
+                             : fmt::format("one of its variables: {}", fmt::join(names, ", ")),
+               nearest(name, names));
+  }
+}
+
+/// Whether a reference is looked up or not: the default of one that is set is not.
+void Variables::note_names(std::string_view text) const {
+  for (std::size_t open = text.find("${"); open != std::string_view::npos;
+       open = text.find("${", open + 2)) {
+    if (open > 0 && text[open - 1] == '$') continue;
+    const std::string_view rest = text.substr(open + 2);
+    const std::string_view name = rest.substr(0, rest.find_first_of(":}"));
+    if (is_name(name)) named_->emplace(name);
+  }
+}
 
 Variables::Lookup Variables::look_up(std::string_view reference) const {
   if (reference.starts_with("file:")) {
@@ -119,7 +157,8 @@ Variables::Lookup Variables::choose(Known known, std::string_view rest,
   }
   const bool set = known.value && !known.value->empty();
   if (rest.starts_with(":-")) {
-    return {set ? std::move(known.value) : std::string(rest.substr(2)), {}, {}};
+    if (set) return {std::move(known.value), {}, {}};
+    return {std::string(rest.substr(2)), {}, {}, false, true};
   }
   if (rest.starts_with(":?")) {
     if (set) return {std::move(known.value), {}, {}};
@@ -135,6 +174,13 @@ Variables Variables::without_config() const {
 }
 
 Variables::Result Variables::substitute(std::string_view text, Position at, Report& report) const {
+  note_names(text);
+  return substitute(text, at, report, 0);
+}
+
+Variables::Result Variables::substitute(std::string_view text, Position at, Report& report,
+                                        std::size_t depth) const {
+  constexpr std::size_t kDeepest = 8;
   Result result;
   std::size_t from = 0;
   while (true) {
@@ -151,7 +197,7 @@ Variables::Result Variables::substitute(std::string_view text, Position at, Repo
     // Where the reference stands in its line; an escape before it makes the column unsure, then the
     // value's own place must do.
     Position where = at;
-    const std::size_t close = text.find('}', open);
+    const std::size_t close = closing_brace(text, open);
     const std::string_view whole =
         text.substr(open, close == std::string_view::npos ? close : close + 1 - open);
     if (const std::size_t column = report.line(at).find(whole, at.column > 0 ? at.column - 1 : 0);
@@ -165,7 +211,17 @@ Variables::Result Variables::substitute(std::string_view text, Position at, Repo
       return result;
     }
     Lookup found = look_up(text.substr(open + 2, close - open - 2));
-    if (found.value) {
+    if (found.value && found.is_default && found.value->find("${") != std::string::npos) {
+      if (depth == kDeepest) {
+        report.add(where, fmt::format("defaults within defaults, more than {} deep", kDeepest));
+        result.unresolved = true;
+        return result;
+      }
+      const Result inner = substitute(*found.value, where, report, depth + 1);
+      result.text += inner.text;
+      result.unresolved = result.unresolved || inner.unresolved;
+      result.substituted = open == 0 && close + 1 == text.size();
+    } else if (found.value) {
       result.text += *found.value;
       result.substituted = open == 0 && close + 1 == text.size();
     } else {

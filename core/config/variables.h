@@ -1,7 +1,9 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -23,6 +25,10 @@ class Variables {
   void set_config(std::map<std::string, std::string> values) { config_ = std::move(values); }
   /// The file names a config provider.
   void expect_config() { config_expected_ = true; }
+  /// Reports every --var that no text names which was substituted so far, by this or by a copy: a
+  /// name that is mistyped would leave a default in its place without a word. `file` is where it
+  /// was looked for.
+  void report_unnamed(const std::string& file, Report& report) const;
   /// For the [config] section itself, which is read before there are values.
   [[nodiscard]] Variables without_config() const;
 
@@ -33,8 +39,9 @@ class Variables {
   };
 
   /// `${NAME}`, `${config.KEY}`, each also with `:-default` or `:?message`, `${file:PATH}`; `$${`
-  /// is a plain `${`. A reference that cannot be resolved is reported at its place; `at` is where
-  /// `text` stands in the file.
+  /// is a plain `${`. A default may hold references, which count only where it is taken. A
+  /// reference that cannot be resolved is reported at its place; `at` is where `text` stands in the
+  /// file.
   [[nodiscard]] Result substitute(std::string_view text, Position at, Report& report) const;
 
  private:
@@ -42,7 +49,8 @@ class Variables {
     std::optional<std::string> value;
     std::string problem;
     std::string meant;
-    bool later = false;  ///< not known yet, and no error
+    bool later = false;       ///< not known yet, and no error
+    bool is_default = false;  ///< `value` may hold references
   };
   /// What may stand in front of `:-default` and `:?message`.
   struct Known {
@@ -53,12 +61,18 @@ class Variables {
   };
   [[nodiscard]] Lookup look_up(std::string_view reference) const;
   [[nodiscard]] Lookup look_up_config(std::string_view reference) const;
+  void note_names(std::string_view text) const;
   [[nodiscard]] Known variable(const std::string& name) const;
   [[nodiscard]] Known config_value(const std::string& key) const;
   [[nodiscard]] static Lookup choose(Known known, std::string_view rest,
                                      std::string_view reference);
+  [[nodiscard]] Result substitute(std::string_view text, Position at, Report& report,
+                                  std::size_t depth) const;
 
   std::map<std::string, std::string> given_;
+  /// The names in every text so far; copies of this share it.
+  std::shared_ptr<std::set<std::string, std::less<>>> named_ =
+      std::make_shared<std::set<std::string, std::less<>>>();
   std::optional<std::map<std::string, std::string>> config_;
   bool leave_open_ = false;
   bool config_expected_ = false;

@@ -102,14 +102,18 @@ class Planner {
     stage.host = from.host;
     stage.at = from.at;
     stage.entries = from.options;
-    stage.descriptor = descriptor(from);
+    bool guessed = false;
+    stage.descriptor = descriptor(from, guessed);
     warn_of_unknown(from.unused);
-    if (stage.descriptor == nullptr) {  // then nobody knows which of them are secret
+    if (stage.descriptor == nullptr || guessed) {  // then nobody knows which of them are secret
       for (const ConfigEntry& entry : stage.entries) hide(entry.value, report_);
-    } else {
-      stage.kind = stage.descriptor->kind;
-      check_options(from, stage);
     }
+    if (stage.descriptor != nullptr) {
+      stage.kind = stage.descriptor->kind;
+      check_options(from, stage, guessed);
+    }
+    // What it would give and take may not be what was meant.
+    if (guessed) stage.descriptor = nullptr;
     return stage;
   }
 
@@ -124,14 +128,17 @@ class Planner {
     }
   }
 
-  const StageDescriptor* descriptor(const StageSpec& from) {
+  /// `guessed`: of what was probably meant, so that the other mistakes of the stage show as well.
+  const StageDescriptor* descriptor(const StageSpec& from, bool& guessed) {
     if (from.use.empty()) return nullptr;
     const std::size_t dot = from.use.find('.');
-    const std::string plugin_name = from.use.substr(0, dot);
+    std::string plugin_name = from.use.substr(0, dot);
     if (!registry_.has(plugin_name)) {
-      report_.add(from.use_at, fmt::format("there is no plugin '{}'", plugin_name), {},
-                  nearest(plugin_name, registry_.names()));
-      return nullptr;
+      const std::string meant = nearest(plugin_name, registry_.names());
+      report_.add(from.use_at, fmt::format("there is no plugin '{}'", plugin_name), {}, meant);
+      if (meant.empty()) return nullptr;
+      guessed = true;
+      plugin_name = meant;
     }
     try {
       const Plugin& plugin = registry_.load(plugin_name);
@@ -144,25 +151,30 @@ class Planner {
         stages.push_back(known.name);
         list += (list.empty() ? "" : ", ") + known.name;
       }
+      const std::string meant = nearest(stage_name, stages);
       report_.add(from.use_at,
                   fmt::format("the plugin '{}' has no stage '{}'", plugin_name, stage_name),
-                  "one of its stages: " + list, nearest(stage_name, stages));
+                  "one of its stages: " + list, meant);
+      guessed = true;
+      return plugin.stage(meant);
     } catch (const PluginError& error) {
-      report_.add(from.use_at, error.what());
+      if (!guessed) report_.add(from.use_at, error.what());
     }
     return nullptr;
   }
 
-  void check_options(const StageSpec& from, Plan::Stage& stage) {
+  void check_options(const StageSpec& from, Plan::Stage& stage, bool guessed) {
     const StageDescriptor& descriptor = *stage.descriptor;
     static const std::vector<std::string> kNoNames;
     const bool provides = descriptor.kind == StageKind::provider;
     const bool made = ask(stage, "making its options", report_,
                           [&] { stage.options = descriptor.new_options(); });
     if (!made) return;
-    const bool good =
-        bind_options(from.options, descriptor.options, stage.options.get(), owner(stage), from.at,
-                     provides ? kNoNames : host_key_names(), !spec_.syntax_errors, report_);
+    const bool good = bind_options(from.options, descriptor.options, stage.options.get(),
+                                   owner(stage), from.at, provides ? kNoNames : host_key_names(),
+                                   !spec_.syntax_errors && !guessed, report_);
+    // What is in a section of the plugin that was meant is not among its options.
+    if (guessed) return;
     if (from.host.workers > 1 && !descriptor.single_reason.empty()) {
       report_.add(from.workers_at,
                   fmt::format("'{}' cannot have {} workers: it {}", from.use, from.host.workers,

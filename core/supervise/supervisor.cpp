@@ -52,6 +52,16 @@ std::string read_file(const std::filesystem::path& path) {
   return text.str();
 }
 
+/// The value `paused` of a configuration; a column of a database says 0 or 1. Nothing: neither.
+std::optional<bool> is_paused(const std::map<std::string, std::string>& values) {
+  const auto found = values.find("paused");
+  if (found == values.end()) return false;
+  const std::string& text = found->second;
+  if (text == "true" || text == "1") return true;
+  if (text == "false" || text == "0" || text.empty()) return false;
+  return std::nullopt;
+}
+
 std::string without_line_ends(std::string text) {
   while (text.ends_with('\n')) text.pop_back();
   return text;
@@ -186,9 +196,17 @@ void Supervisor::take_news() {
 void Supervisor::begin_trial(ConfigValues values) {
   status_.seen = values.generation;
   trial_.reset();
+  const std::optional<bool> paused = is_paused(values.values);
+  if (!paused) {
+    return refuse(values.generation, fmt::format("'paused' is \"{}\"; expected true or false",
+                                                 values.values.at("paused")));
+  }
+  if (*paused) return pause(values.generation);
   try {
     Handover handover{read_file(options_.file), std::move(values)};
-    const Handover* current = next_ ? &*next_ : worker_ ? &worker_->handover() : nullptr;
+    const Handover* current = next_                 ? &*next_
+                              : worker_ && !paused_ ? &worker_->handover()
+                                                    : nullptr;
     if (current != nullptr && current->pipeline == handover.pipeline &&
         current->config.values == handover.config.values) {
       logger_.log(
@@ -206,6 +224,20 @@ void Supervisor::begin_trial(ConfigValues values) {
   } catch (const std::exception& error) {
     refuse(status_.seen, error.what());
   }
+}
+
+/// The other values are not looked at before they are needed.
+void Supervisor::pause(std::uint64_t generation) {
+  next_.reset();
+  paused_ = true;
+  status_.applied = generation;
+  status_.ok = true;
+  status_.error.clear();
+  logger_.log(LogLevel::info, "config",
+              fmt::format("generation {} pauses the pipeline{}", generation,
+                          worker_ ? ": draining it" : ""));
+  if (worker_ && !kill_at_) stop_worker();
+  tell_status();
 }
 
 void Supervisor::poll_trial() {
@@ -228,6 +260,7 @@ void Supervisor::poll_trial() {
               fmt::format("generation {} is good; {} the pipeline with it", generation,
                           worker_ ? "restarting" : "starting"));
   next_ = wanted_ = trial->handover();
+  paused_ = false;
   start_at_ = steady_clock::now();
   failures_ = 0;
   if (worker_ && !kill_at_) stop_worker();
@@ -268,7 +301,7 @@ void Supervisor::poll_worker() {
   const auto end = worker_->process().end();
   const bool was_up = worker_->is_up();
   if (worker_->listen()) {
-    if (!was_up && worker_->is_up()) {
+    if (!was_up && worker_->is_up() && !paused_) {
       const ConfigValues& config = worker_->handover().config;
       status_.applied = config.generation;
       if (status_.applied == status_.seen) {
@@ -303,7 +336,12 @@ void Supervisor::worker_ended(const ProcessEnd& end) {
   if (asked) {
     if (!end.exited_with(0)) {
       logger_.log(LogLevel::warning, {},
-                  fmt::format("the pipeline ended with {} for its restart", end.text()));
+                  fmt::format("the pipeline ended with {} {}", end.text(),
+                              paused_ ? "as it was paused" : "for its restart"));
+    }
+    if (paused_) {
+      logger_.log(LogLevel::info, "config", "the pipeline is paused");
+      tell_status();
     }
     return;
   }

@@ -36,7 +36,8 @@ struct SuperviseOptions {
 /// Runs a pipeline file that names a config provider: watches the provider, checks each new
 /// configuration in a process of its own, and runs the pipeline in another, which it ends and
 /// starts anew for a configuration that is good. A bad one leaves the pipeline as it is. A pipeline
-/// that ends by itself with an error is started again, later each time. Loads no stage plugin and
+/// that ends by itself with an error is started again, later each time. One whose value `paused` is
+/// true runs no pipeline until it changes. Loads no stage plugin and
 /// starts no thread but the provider's, so nothing of that kind is carried into a process.
 class Supervisor {
  public:
@@ -60,6 +61,7 @@ class Supervisor {
   void take_news();
 
   void begin_trial(ConfigValues values);
+  void pause(std::uint64_t generation);
   void poll_trial();
   void refuse(std::uint64_t generation, std::string why);
 
@@ -93,6 +95,7 @@ class Supervisor {
   std::optional<Handover> good_;    ///< the last that came up
   int failures_ = 0;                ///< ends in a row that nobody asked for
   std::minstd_rand random_{std::random_device{}()};
+  bool paused_ = false;  ///< the newest good configuration says so
   bool provider_failed_ = false;
   bool ending_ = false;  ///< a signal, or the provider's failure, asked for the end
   std::optional<Exit> exit_;

@@ -49,6 +49,105 @@ format = "tabel"
     assert "12 errors in" in result.stderr
 
 
+def test_a_plugin_that_is_mistyped_hides_no_mistake_of_its_options(tmp_path):
+    path = pipeline(tmp_path, '[stage.capture]\nuse = "source-pcpa"\nfiel = "x"\nsnaplen = "big"\nworkers = 2\n'
+                    '[stage.s]\nuse = "split-memory.calim"\nfrom = "capture"\nleese = "1s"\n')
+    result = run("check", path)
+    assert result.returncode == 2
+    for words in ("did you mean 'source-pcap'?", "did you mean 'file'?", "expected an integer", "did you mean 'claim'?"):
+        assert words in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "check", "graph"])
+@pytest.mark.parametrize("name, meant", [("CAPTUR", "CAPTURE"), ("DATABSE", "DATABASE"), ("x", None)])
+def test_a_variable_that_the_file_never_names_is_an_error(tmp_path, command, name, meant):
+    result = run(command, SOURCE / "pipelines/standalone.toml", "--var", f"{name}=s3cret", "--var",
+                 f"DATABASE={tmp_path / 'db'}")
+    assert result.returncode == 2
+    assert f"error: there is no ${{{name}}} in " in result.stderr and "CAPTURE, DATABASE, MODEL" in result.stderr
+    assert "s3cret" not in result.stderr and not (tmp_path / "db").exists()
+    if meant:
+        assert f"did you mean '{meant}'?" in result.stderr
+
+
+def test_a_variable_may_be_named_anywhere(tmp_path):
+    """In the default of another, in a section of another plugin, in a part that is cut away, in --set, in [config]."""
+    path = pipeline(tmp_path, f'[stage.capture]\nuse = "source-pcap"\nfile = "${{A:-${{B:-{SAMPLE}}}}}"\n'
+                    '[stage.tickets]\nuse = "queue-memory"\nfrom = "sessions"\n'
+                    '[stage.sessions]\nuse = "split-memory.tickets"\nfrom = "capture"\ndelay = "${D:-10s}"\n'
+                    '[stage.sessions.split-redis]\nserver = "${C:-x}"\n'
+                    '[stage.claim]\nuse = "split-memory.claim"\nfrom = "tickets"\n'
+                    '[stage.out]\nuse = "sink-count"\nfrom = "claim"\n')
+    for name in ("A", "B", "C", "D"):
+        value = "10s" if name == "D" else SAMPLE
+        assert run("check", path, "--var", f"{name}={value}").returncode == 0, name
+    assert run("check", path, "--var", "E=5", "--set", "sessions.delay=${E}s").returncode == 0
+    assert run("check", path, "--var", "E=5").returncode == 2
+    (tmp_path / "other").mkdir()
+    other = pipeline(tmp_path / "other", f'[stage.capture]\nuse = "source-pcap"\nfile = "${{E:-{SAMPLE}}}"\n', SESSIONS,
+                     '[stage.n]\nuse = "sink-count"\nfrom = "sessions"\n')
+    assert run("check", path, other, "--var", f"E={SAMPLE}").returncode == 0
+    result = run("check", path, other, "--var", "F=5")
+    assert result.returncode == 2 and "in any of these files" in result.stderr
+    default = run("run", path, "--var", f"B={SAMPLE}", "--no-summary")
+    assert default.returncode == 0, default.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "check", "graph"])
+def test_a_capture_in_place_of_a_pipeline_file_is_told(tmp_path, command):
+    result = run(command, SAMPLE)
+    assert result.returncode == 2 and "this is a capture, not a pipeline file" in result.stderr
+    assert f"did you mean 'millrace run pipelines/standalone.toml --var CAPTURE={SAMPLE}'?" in result.stderr
+    for content, words in ((b"\x0a\x0d\x0d\x0a", "a capture"), (b"\x1f\x8b\x08\x00", "compressed"),
+                           (b"\x28\xb5\x2f\xfd\x00", "compressed"), (b"PK\x03\x04", "ZIP"), (b"a\0", "no text")):
+        (tmp_path / "x").write_bytes(content)
+        result = run(command, tmp_path / "x")
+        assert result.returncode == 2 and f"this is {words}" in result.stderr.replace("this is a compressed", "this is compressed")\
+            .replace("this is a ZIP", "this is ZIP"), result.stderr
+
+
+def test_many_mistakes_are_counted_and_the_first_are_shown(tmp_path):
+    keys = "".join(f"k{i} = 1\n" for i in range(20000))
+    result = run("check", pipeline(tmp_path, f'[stage.a]\nuse = "source-pcap"\nfile = "x"\n{keys}'))
+    assert result.returncode == 2 and "20001 errors in" in result.stderr and "... and 19901 more" in result.stderr
+    assert len(result.stderr) < 50000
+
+
+@pytest.mark.parametrize("key", ["a." * 50000 + "a = 1", "[" + "a." * 50000 + "a]", "a = " + "[" * 50000])
+def test_a_file_that_is_nested_too_deep_is_an_error_with_its_place(tmp_path, key):
+    result = run("check", pipeline(tmp_path, "[pipeline]\nname = 'x'\n" + key + "\n"))
+    assert result.returncode == 2 and "nested deeper than 64 levels" in result.stderr
+    assert ".toml:3:" in result.stderr
+
+
+@pytest.mark.parametrize("use, option, address, words", [
+    ("split-redis", "server", "nonsense", "no address of a Redis server"),
+    ("split-redis", "server", "redis://h1:6379,h2:6379", "several hosts"),
+    ("split-redis.claim", "server", "nonsense", "no address of a Redis server"),
+    ("queue-rabbit", "server", "nonsense", "expected amqp://"),
+    ("queue-rabbit", "server", "amqp://u:p@h1:5672,h2:5672", "several hosts"),
+    ("sink-mysql", "server", "nonsense", "expected mysql://"),
+    ("sink-mysql", "server", "mysql://u@h1:3306,h2:3306/d", "several hosts"),
+    ("sink-postgres", "server", "nonsense", "expected postgresql://"),
+    ("sink-kafka", "brokers", "http:/x y", "brokers"),
+    ("source-canal", "brokers", "h:99999", "1 to 65535"),
+    ("source-canal", "brokers", "", "no host"),
+    ("source-binlog", "server", "nonsense", "expected mysql://"),
+    ("sink-http", "url", "nonsense", "nonsense"),
+    ("model-http", "url", "nonsense", "nonsense"),
+    ("source-http", "listen", "nonsense", "HOST:PORT"),
+    ("config-zk.apply", "server", "nonsense", "server"),
+])
+def test_check_reads_every_address(tmp_path, use, option, address, words):
+    plugin = use.split(".")[0]
+    if not (BUILD / f"lib/millrace/plugins/{plugin}.so").exists():
+        pytest.skip(f"SKIPPED: {plugin} is not built")
+    result = run("check", pipeline(tmp_path, f'[stage.x]\nuse = "{use}"\n{option} = "${{ADDRESS}}"\n'), "--var",
+                 f"ADDRESS={address}")
+    own = [part for part in result.stderr.split("error: ") if words in part]
+    assert result.returncode == 2 and own, result.stderr
+
+
 def test_a_section_of_a_plugin_that_is_not_installed_is_told(tmp_path):
     """No error, because a file may be for several machines; but it may be mistyped, too."""
     path = pipeline(tmp_path, CAPTURE, SESSIONS, '[stage.print]\nuse = "sink-file"\nfrom = "sessions"\npath = "-"\n'

@@ -104,6 +104,35 @@ def test_a_change_replaces_the_process_and_equal_values_do_not(agent):
 
 
 @needs_root
+@pytest.mark.parametrize("true, false", [("true", "false"), ("'1'", "'0'")])
+@needs_root
+def test_a_paused_configuration_drains_the_pipeline_until_it_changes(agent, true, false):
+    agent = agent("interface = 'lo'\n")
+    first = agent.runs_with(1)
+    agent.write(f"interface = 'lo'\npaused = {true}\n")
+    agent.wait_for("generation 2 pauses the pipeline: draining it")
+    agent.wait_for("the pipeline is paused")
+    assert not is_alive(first) and not processes(agent.process.pid)
+    agent.write(f"interface = 'nope'\npaused = {true}\n")  # not looked at yet
+    agent.wait_for("generation 3 pauses the pipeline$")
+    agent.write(f"interface = 'lo'\npaused = {false}\n")
+    agent.runs_with(4)
+    agent.write("interface = 'lo'\npaused = 'perhaps'\n")
+    agent.wait_for("generation 5 cannot be applied")
+    agent.wait_for("expected true or false")
+    assert processes(agent.process.pid)
+
+
+@needs_root
+def test_a_pipeline_that_was_paused_starts_with_the_values_that_it_had(agent):
+    agent = agent("interface = 'lo'\n")
+    agent.runs_with(1)
+    agent.write("interface = 'lo'\npaused = true\n")
+    agent.wait_for("the pipeline is paused")
+    agent.write("interface = 'lo'\n")
+    agent.runs_with(3)
+
+
 def test_values_stand_on_no_command_line(agent):
     it = agent('interface = "lo"\nfilter = "port 4711"\n')
     child = it.runs_with(1)
