@@ -10,5 +10,7 @@ CREATE TABLE IF NOT EXISTS agent_config (
             COMMENT 'BPF filter, pcap-filter(7); empty: everything',
   server    VARCHAR(512) NOT NULL
             COMMENT 'URL of the receiver, as http://receiver.example:8080',
+  paused    BOOLEAN      NOT NULL DEFAULT FALSE
+            COMMENT 'true: the agent captures nothing until this changes',
   PRIMARY KEY (agent)
 ) DEFAULT CHARACTER SET utf8mb4 COMMENT 'configuration of the Millrace agents';

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <stop_token>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -142,9 +143,13 @@ std::vector<ConfigZkApply::Step> ConfigZkApply::steps_of(const Batch<Change>& in
     try {
       add_steps(in.items[i], i, steps);
     } catch (const RowFault& fault) {
-      // Those of other reasons come up when the host asks again.
-      if (bad.empty()) reason = fault.what();
-      if (reason == fault.what()) bad.push_back(i);
+      // Those of other rows and reasons come up when the host asks again.
+      const Change& change = in.items[i];
+      const Change::Row& row = change.kind == Change::Kind::deleted ? change.before : change.after;
+      const std::string why = fmt::format("row of {}.{} with {}: {}", change.database, change.table,
+                                          layout_->name_of(row), fault.what());
+      if (bad.empty()) reason = why;
+      if (reason == why) bad.push_back(i);
     }
   }
   if (!bad.empty()) throw Rejected(reason, std::move(bad));
@@ -219,6 +224,9 @@ void ConfigZkApply::put(const Step& step) {
                                    : client_->create(step.path, *step.value, false, {});
     if (reply.code == ZkCode::no_node || reply.code == ZkCode::node_exists) continue;
     expect(reply, step);
+    context_->info(is_there ? fmt::format("changed '{}': {}", step.path,
+                                          different_keys(options_.format, node.data, *step.value))
+                            : fmt::format("made '{}'", step.path));
     return (is_there ? updated_ : created_)->add();
   }
   throw Transient(fmt::format("'{}' is made and deleted by others all the time", step.path));
@@ -233,6 +241,7 @@ void ConfigZkApply::remove(const Step& step) {
     return kept_->add();
   }
   expect(reply, step);
+  context_->info(fmt::format("deleted '{}': its row is gone", step.path));
   deleted_->add();
 }
 
@@ -284,6 +293,7 @@ void ConfigZkApply::reconcile() {
       options_.on_delete == OnDelete::remove);
   const Reconcile::Result result = task.run();
   repaired_->add(result.repaired());
+  for (const std::string& line : result.audit) context_->info(line);
   if (result.repaired() > 0 || result.left > 0) {
     context_->info(fmt::format(
         "compared the nodes with {} rows of {}: {} were missing, {} different, {} superfluous; {} "
@@ -291,11 +301,15 @@ void ConfigZkApply::reconcile() {
         result.rows, table_name(*table_), result.missing, result.different, result.superfluous,
         result.left));
   }
-  if (result.bad_rows > 0) {
+  // Every few minutes the same would be no news.
+  const std::string fault = result.bad_rows > 0 ? result.fault : std::string();
+  const bool news = std::exchange(fault_said_, fault) != fault;
+  const bool still_empty = std::exchange(empty_said_, result.table_is_empty);
+  if (result.bad_rows > 0 && news) {
     context_->warning(fmt::format("{} rows of {} give no node; the first: {}", result.bad_rows,
                                   table_name(*table_), result.fault));
   }
-  if (result.table_is_empty) {
+  if (result.table_is_empty && !still_empty) {
     context_->warning(
         fmt::format("{} has no row at all; no node was deleted for that", table_name(*table_)));
   }

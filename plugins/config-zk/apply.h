@@ -70,6 +70,8 @@ class ConfigZkApply final : public Sink<Change> {
   std::optional<ZkClient> client_;
   std::optional<Timestamp> reconcile_at_;
   Reminder reconcile_said_;
+  std::string fault_said_;  ///< of the comparison before
+  bool empty_said_ = false;
 
   Counter* created_ = nullptr;
   Counter* updated_ = nullptr;

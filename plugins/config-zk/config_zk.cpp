@@ -125,10 +125,8 @@ void ConfigZk::say_no_connection() {
   if (client_->state() == ZkState::closed) return;
   const Time now = steady_clock::now();
   if (now < unconnected_since_ + kWorthAWord || !connection_said_.due("none", now)) return;
-  context_->warning(fmt::format(
-      "no server of {} answers; {}", options_.server,
-      generation_ == 0 ? std::string("waiting for one")
-                       : fmt::format("the pipeline goes on with generation {}", generation_)));
+  context_->warning(fmt::format("no server of {} answers; {}", options_.server,
+                                generation_ == 0 ? std::string("waiting for one") : goes_on()));
 }
 
 void ConfigZk::connected(ConfigListener& listener, const std::stop_token& stop) {
@@ -182,9 +180,8 @@ void ConfigZk::read_node(ConfigListener& listener, const std::stop_token& stop) 
                         options_.auth.empty() ? "without 'auth'" : "with this 'auth'", node.error));
       }
       if (node_said_.due("not allowed", now)) {
-        context_->warning(fmt::format(
-            "the node '{}' may not be read any more ({}); the pipeline goes on with generation {}",
-            options_.node, node.error, generation_));
+        context_->warning(fmt::format("the node '{}' may not be read any more ({}); {}",
+                                      options_.node, node.error, goes_on()));
       }
       read_at_ = now + kPause;
       return;
@@ -196,6 +193,7 @@ void ConfigZk::read_node(ConfigListener& listener, const std::stop_token& stop) 
 
 void ConfigZk::tell(ConfigListener& listener, const ZkReply& node) {
   node_said_.clear();
+  status_->tell_source(StatusNode::Source::there);
   if (node.mzxid == generation_) return;
   if (node.mzxid < generation_) {
     context_->warning(
@@ -219,10 +217,16 @@ void ConfigZk::say_absent() {
           fmt::format("the node '{}' does not exist yet; waiting for it", options_.node));
     }
   } else if (node_said_.due("deleted", now)) {
-    context_->warning(
-        fmt::format("the node '{}' was deleted; the pipeline goes on with generation {}",
-                    options_.node, generation_));
+    context_->warning(fmt::format("the node '{}' was deleted; {}", options_.node, goes_on()));
   }
+  status_->tell_source(generation_ == 0 ? StatusNode::Source::absent : StatusNode::Source::deleted);
+}
+
+/// The newest generation may be one that was refused.
+std::string ConfigZk::goes_on() const {
+  const std::uint64_t applied = status_->applied();
+  return applied == 0 ? std::string("no pipeline runs yet")
+                      : fmt::format("the pipeline goes on with generation {}", applied);
 }
 
 std::optional<ConfigZk::Time> ConfigZk::next_due() const {

@@ -48,6 +48,7 @@ class ConfigZk final : public ConfigProvider {
   void read_node(ConfigListener& listener, const std::stop_token& stop);
   void tell(ConfigListener& listener, const ZkReply& node);
   void say_absent();
+  [[nodiscard]] std::string goes_on() const;
   [[nodiscard]] std::optional<Time> next_due() const;
 
   ConfigZkOptions options_;

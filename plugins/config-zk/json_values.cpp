@@ -1,9 +1,11 @@
 #include "json_values.h"
 
 #include <algorithm>
+#include <set>
 #include <stdexcept>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include "millrace/text_depth.h"
@@ -71,6 +73,25 @@ Values read_json_values(std::string_view text, std::string_view name) {
   Values values;
   collect(object, "", name, values);
   return values;
+}
+
+std::string different_keys(ValueFormat format, std::string_view before, std::string_view after) {
+  std::set<std::string> keys;
+  try {
+    const Values old = read_values(format, before, "before");
+    const Values now = read_values(format, after, "after");
+    const auto add = [&keys](const Values& from, const Values& to) {
+      for (const auto& [key, value] : from) {
+        const auto found = to.find(key);
+        if (found == to.end() || found->second != value) keys.insert(key);
+      }
+    };
+    add(old, now);
+    add(now, old);
+  } catch (const std::runtime_error&) {
+    return "all of it, as it could not be read before";
+  }
+  return keys.empty() ? std::string("how it is written") : fmt::format("{}", fmt::join(keys, ", "));
 }
 
 Values read_values(ValueFormat format, std::string_view text, std::string_view name) {

@@ -14,6 +14,11 @@ enum class ValueFormat : std::uint8_t { toml, json };
 [[nodiscard]] std::map<std::string, std::string> read_json_values(std::string_view text,
                                                                   std::string_view name);
 
+/// The names of the values that two texts do not have alike, with commas; never a value, as it may
+/// be a secret.
+[[nodiscard]] std::string different_keys(ValueFormat format, std::string_view before,
+                                         std::string_view after);
+
 [[nodiscard]] std::map<std::string, std::string> read_values(ValueFormat format,
                                                              std::string_view text,
                                                              std::string_view name);

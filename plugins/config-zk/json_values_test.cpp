@@ -41,6 +41,16 @@ TEST(JsonValues, MistakesHaveAPlace) {
   EXPECT_THAT(fault("{\"a\": \"\xFF\"}"), StartsWith("/a:1:"));
 }
 
+TEST(JsonValues, NamesWhatIsDifferentWithoutItsValue) {
+  const auto toml = [](std::string_view before, std::string_view after) {
+    return different_keys(ValueFormat::toml, before, after);
+  };
+  EXPECT_EQ(toml("a = 1\nb = 2\nc = 3\n", "a = 1\nb = 'x'\nd = 4\n"), "b, c, d");
+  EXPECT_EQ(toml("a = 1\n", "a  =  1\n"), "how it is written");
+  EXPECT_EQ(toml("a = = 1\n", "a = 1\n"), "all of it, as it could not be read before");
+  EXPECT_EQ(different_keys(ValueFormat::json, R"({"a": "x"})", R"({"a": "y"})"), "a");
+}
+
 TEST(JsonValues, DeepObjectsAreMistakesWithAPlace) {
   std::string deep;
   std::string end;

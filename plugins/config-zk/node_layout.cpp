@@ -81,6 +81,24 @@ NodeLayout::NodeLayout(const Options& options)
   }
 }
 
+std::string NodeLayout::name_of(const Change::Row& row) const {
+  constexpr std::size_t kLongest = 80;
+  std::string name;
+  for (const std::string& column : path_.columns()) {
+    const auto found = std::ranges::find(row, column, &Change::Row::value_type::first);
+    const std::string value = found == row.end() ? "missing"
+                              : !found->second   ? "NULL"
+                              : found->second->size() > kLongest
+                                  ? fmt::format("'{}...'", cut_text(*found->second, kLongest))
+                                  : fmt::format("'{}'", *found->second);
+    name += fmt::format("{}{} = {}", name.empty() ? "" : ", ", column, value);
+  }
+  // Of a value that is wrong in this way it stands in a log line.
+  std::ranges::replace_if(
+      name, [](unsigned char c) { return c < 0x20 || c == 0x7F; }, '?');
+  return name;
+}
+
 std::string NodeLayout::path(const Change::Row& row) const {
   std::string path = path_.render([&row](const std::string& name) {
     const Value& value = column_of(row, name);

@@ -32,6 +32,8 @@ class NodeLayout {
   explicit NodeLayout(const Options& options);
 
   /// Both throw RowFault.
+  /// The columns of the path with their values, to name the row in messages: "agent = 'a/b'".
+  [[nodiscard]] std::string name_of(const Change::Row& row) const;
   [[nodiscard]] std::string path(const Change::Row& row) const;
   [[nodiscard]] std::string value(const Change::Row& row) const;
 

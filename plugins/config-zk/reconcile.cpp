@@ -27,7 +27,9 @@ Reconcile::Values Reconcile::wanted() {
     try {
       values.insert_or_assign(layout_.path(row), layout_.value(row));
     } catch (const RowFault& fault) {
-      if (result_.bad_rows++ == 0) result_.fault = fault.what();
+      if (result_.bad_rows++ == 0) {
+        result_.fault = fmt::format("{}: {}", layout_.name_of(row), fault.what());
+      }
     }
   }
   return values;
@@ -63,6 +65,7 @@ void Reconcile::repair(const std::string& path, std::int32_t version, const Valu
   const auto wanted = values.find(path);
   ZkReply reply;
   std::size_t* count = nullptr;
+  const char* done = "changed";
   if (wanted == values.end()) {
     if (version == kMissing || !remove_ || layout_.owned_folder().empty()) return;
     // A bad row's node is left alone, and no table at all is rather a mistake than a wish.
@@ -73,14 +76,20 @@ void Reconcile::repair(const std::string& path, std::int32_t version, const Valu
     }
     reply = answered(client_.remove(path, version, {}));
     count = &result_.superfluous;
+    done = "deleted";
   } else if (version == kMissing) {
     reply = answered(client_.create(path, wanted->second, false, {}));
     count = &result_.missing;
+    done = "made";
   } else {
     reply = answered(client_.set(path, wanted->second, version, {}));
     count = &result_.different;
   }
-  ++(reply.code == ZkCode::ok ? *count : result_.left);
+  const bool repaired = reply.code == ZkCode::ok;
+  ++(repaired ? *count : result_.left);
+  if (repaired) {
+    result_.audit.push_back(fmt::format("{} '{}' as it was not what the table says", done, path));
+  }
 }
 
 ZkReply Reconcile::answered(ZkReply reply) const {

@@ -29,9 +29,10 @@ class Reconcile {
     std::string fault;         ///< of the first of them
     std::size_t missing = 0;   ///< nodes that were made
     std::size_t different = 0;
-    std::size_t superfluous = 0;  ///< that were deleted
-    std::size_t left = 0;         ///< that changed meanwhile, or may not be changed
-    bool table_is_empty = false;  ///< nothing was deleted, because there is no row at all
+    std::size_t superfluous = 0;     ///< that were deleted
+    std::size_t left = 0;            ///< that changed meanwhile, or may not be changed
+    std::vector<std::string> audit;  ///< one line for each node that was repaired
+    bool table_is_empty = false;     ///< nothing was deleted, because there is no row at all
 
     [[nodiscard]] std::size_t repaired() const { return missing + different + superfluous; }
   };

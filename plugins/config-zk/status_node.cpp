@@ -68,6 +68,18 @@ bool StatusNode::tell(const ConfigStatus& status) {
   return news || fresh_ != waited;
 }
 
+void StatusNode::tell_source(Source source) {
+  const std::lock_guard lock(mutex_);
+  if (source_ == source) return;
+  source_ = source;
+  urgent_ = true;
+}
+
+std::uint64_t StatusNode::applied() const {
+  const std::lock_guard lock(mutex_);
+  return status_.applied;
+}
+
 void StatusNode::renew() {
   const std::lock_guard lock(mutex_);
   urgent_ = true;
@@ -85,7 +97,7 @@ std::optional<StatusNode::Time> StatusNode::due() const {
   return std::max(at, not_before_);
 }
 
-std::string StatusNode::text(const ConfigStatus& status) const {
+std::string StatusNode::text(const ConfigStatus& status, Source source) const {
   std::string text;
   {
     json::Object object(text);
@@ -97,6 +109,12 @@ std::string StatusNode::text(const ConfigStatus& status) const {
     object.member("applied", status.applied);
     object.member("seen", status.seen);
     object.member("ok", status.ok);
+    // A configuration that is applied, and no process that runs it.
+    object.member("paused", status.ok && status.pid == 0 && status.applied != 0 &&
+                                status.applied == status.seen);
+    object.member("node", source == Source::there     ? "there"
+                          : source == Source::deleted ? "deleted"
+                                                      : "absent");
     const std::string_view error = cut_text(status.error, kLongestError);
     object.member("error", error.size() == status.error.size()
                                ? status.error
@@ -113,12 +131,14 @@ std::string StatusNode::text(const ConfigStatus& status) const {
 
 void StatusNode::write(ZkClient& client, const std::stop_token& stop) {
   ConfigStatus status;
+  Source source{};
   {
     const std::lock_guard lock(mutex_);
     status = status_;
+    source = source_;
     urgent_ = fresh_ = false;
   }
-  const std::string json = text(status);
+  const std::string json = text(status, source);
   Put outcome = put(client, json, stop);
   if (outcome == Put::again) outcome = put(client, json, stop);
   const std::lock_guard lock(mutex_);

@@ -27,6 +27,11 @@ class StatusNode {
   void open(Context& context);
   /// The newest status; returns whether `due` may have changed.
   bool tell(const ConfigStatus& status);
+  /// Whether the node with the configuration is there. Without it the agent goes on with the last.
+  enum class Source : std::uint8_t { absent, there, deleted };
+  void tell_source(Source source);
+  /// The generation that the pipeline runs with.
+  [[nodiscard]] std::uint64_t applied() const;
   /// There is a new session or connection.
   void renew();
   /// The node of that name, if it was watched, has changed.
@@ -40,7 +45,7 @@ class StatusNode {
  private:
   enum class Put : std::uint8_t { done, again, failed };
 
-  [[nodiscard]] std::string text(const ConfigStatus& status) const;
+  [[nodiscard]] std::string text(const ConfigStatus& status, Source source) const;
   Put put(ZkClient& client, const std::string& text, const std::stop_token& stop);
   Put look_at_holder(ZkClient& client, const std::stop_token& stop);
   void say_held(const ZkClient& client, const ZkReply& holder, const std::stop_token& stop);
@@ -60,6 +65,7 @@ class StatusNode {
 
   mutable std::mutex mutex_;
   ConfigStatus status_;
+  Source source_ = Source::absent;
   bool urgent_ = true;
   bool fresh_ = false;
   Time written_at_{};

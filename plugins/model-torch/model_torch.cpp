@@ -133,6 +133,20 @@ void ModelTorch::process(Batch<Session>& in, Output<Verdict>& out) {
   out.push(labeller_->finish());
 }
 
+void probe_torch_options(const TorchOptions& options, Findings& findings) {
+  const std::filesystem::path model = findings.find_file(options.model);
+  std::error_code error;
+  if (!std::filesystem::exists(model, error)) {
+    return findings.add("model",
+                        fmt::format("there is no file '{}', neither in the working folder nor in "
+                                    "the installation's data folder",
+                                    options.model));
+  }
+  const std::filesystem::path card =
+      options.card.empty() ? std::filesystem::path() : findings.find_file(options.card);
+  check_card(model.string(), card.string(), findings);
+}
+
 }  // namespace millrace
 
 using namespace millrace;
@@ -166,4 +180,5 @@ MILLRACE_PLUGIN(
             .between(0.0, 1.0),
         option<&TorchOptions::probabilities>("probabilities",
                                              "give the probabilities of all classes as well"))
-        .checked(&check_torch_options))
+        .checked(&check_torch_options)
+        .probed(&probe_torch_options))

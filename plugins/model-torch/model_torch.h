@@ -49,5 +49,7 @@ class ModelTorch final : public Transform<Session, Verdict> {
 };
 
 void check_torch_options(const TorchOptions& options, Findings& findings);
+/// Whether the model and its card are there and the card can be read; the model is not loaded.
+void probe_torch_options(const TorchOptions& options, Findings& findings);
 
 }  // namespace millrace

@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "host_fault.h"
+
 namespace millrace {
 
 namespace {
@@ -69,6 +71,7 @@ RabbitUrl parse_rabbit_url(const std::string& text) {
         colon == std::string_view::npos ? "" : decoded(user.substr(colon + 1), "password");
     rest.remove_prefix(at + 1);
   }
+  if (rest.find(',') != std::string_view::npos) throw std::runtime_error(host_fault(rest));
   std::size_t colon = rest.rfind(':');
   if (rest.starts_with('[')) {
     const std::size_t end = rest.find(']');
@@ -78,7 +81,9 @@ RabbitUrl parse_rabbit_url(const std::string& text) {
   } else {
     url.host = rest.substr(0, colon);
   }
-  if (url.host.empty()) throw std::runtime_error("there is no host in it");
+  if (const std::string fault = host_fault(url.host); !fault.empty()) {
+    throw std::runtime_error(fault);
+  }
   if (colon != std::string_view::npos) {
     const std::string_view port = rest.substr(colon + 1);
     const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), url.port);

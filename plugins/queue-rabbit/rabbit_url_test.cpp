@@ -31,7 +31,8 @@ TEST(RabbitUrlTest, MistakesAreNamedWithoutThePassword) {
   for (const std::string wrong :
        {"http://h", "amqp://", "amqp://u:secret@", "amqp://u:secret@h:0", "amqp://u:secret@h:70000",
         "amqp://u:secret@h:x", "amqp://u:sec%zzret@h", "amqp://u:secret@h/a/b",
-        "amqp://u:secret@[::1"}) {
+        "amqp://u:secret@[::1", "amqp://u:secret@h1:5672,h2:5672", "amqp://u:secret@h1,h2",
+        "amqp://u:secret@h 1"}) {
     try {
       (void)parse_rabbit_url(wrong);
       ADD_FAILURE() << wrong;

@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include "host_fault.h"
+
 namespace millrace {
 
 namespace {
@@ -42,6 +44,8 @@ std::optional<std::string_view> cut(std::string_view& text, char mark) {
 }
 
 void parse_host(std::string_view text, ServerAddress& address) {
+  // Before the port, which the first of several seems to end with.
+  if (text.find(',') != std::string_view::npos) throw std::invalid_argument(host_fault(text));
   std::size_t end = text.find(':');
   if (text.starts_with('[')) {
     const std::size_t bracket = text.find(']');
@@ -50,6 +54,9 @@ void parse_host(std::string_view text, ServerAddress& address) {
     end = bracket + 1 < text.size() ? bracket + 1 : std::string_view::npos;
   } else {
     address.host = text.substr(0, end);
+  }
+  if (!address.host.empty() && !host_fault(address.host).empty()) {
+    throw std::invalid_argument(host_fault(address.host));
   }
   if (end == std::string_view::npos) return;
   const std::string_view port = text.substr(end + 1);

@@ -84,6 +84,10 @@ void SourcePcap::open(Context& context) {
   context.counter("truncated-records");
   if (!options_.interface.empty()) {
     live_ = std::make_unique<LiveCapture>(live_options(options_));
+    context.info(options_.filter.empty()
+                     ? fmt::format("captures on '{}', everything", options_.interface)
+                     : fmt::format("captures on '{}' what '{}' lets through", options_.interface,
+                                   options_.filter));
     return;
   }
   files_ = list_captures(options_.file, [&](const auto& path) { return context.find_file(path); });

@@ -26,6 +26,14 @@ std::uint64_t milliseconds(Duration duration) {
 
 }  // namespace
 
+void check_claim_options(const ClaimOptions& options, Findings& findings) {
+  try {
+    (void)parse_redis_url(options.server, options.ca);
+  } catch (const ConfigError& error) {
+    findings.add(error.option(), error.what());
+  }
+}
+
 void Claim::open(Context& context) {
   context_ = &context;
   come_back_ = &context.counter("come-back");

@@ -20,6 +20,8 @@ namespace millrace {
 struct ClaimOptions {
   std::string server = "redis://127.0.0.1:6379";
   std::string ca{};
+
+  void check_claim_options(const ClaimOptions& options, Findings& findings);
   std::string prefix = "millrace";
   std::uint32_t buckets = 1;
   Duration lease = std::chrono::minutes(1);

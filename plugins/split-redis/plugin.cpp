@@ -124,4 +124,5 @@ MILLRACE_PLUGIN(
         option<&ClaimOptions::connect_timeout>("connect_timeout", kConnectHelp)
             .between(std::chrono::milliseconds(1), std::chrono::minutes(10)),
         option<&ClaimOptions::timeout>("timeout", kTimeoutHelp)
-            .between(std::chrono::milliseconds(1), std::chrono::minutes(10))))
+            .between(std::chrono::milliseconds(1), std::chrono::minutes(10)))
+        .checked(&check_claim_options))

@@ -5,6 +5,8 @@
 
 #include "millrace/error.h"
 
+#include "host_fault.h"
+
 namespace millrace {
 
 namespace {
@@ -96,6 +98,7 @@ RedisAddress parse_redis_url(std::string_view url, std::string_view ca_file) {
     }
     rest = rest.substr(0, slash);
   }
+  if (rest.find(',') != std::string_view::npos) wrong(host_fault(rest));
   std::string_view port;
   if (!rest.empty() && rest.front() == '[') {
     const std::size_t end = rest.find(']');
@@ -106,7 +109,7 @@ RedisAddress parse_redis_url(std::string_view url, std::string_view ca_file) {
     port = rest.substr(mark);
     rest = rest.substr(0, mark);
   }
-  if (rest.empty()) wrong("there is no host");
+  if (const std::string fault = host_fault(rest); !fault.empty()) wrong(fault);
   address.host = rest;
   if (!port.empty()) {
     if (port.front() != ':') wrong("something follows the host that is no port");

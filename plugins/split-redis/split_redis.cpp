@@ -121,6 +121,11 @@ SplitRedis::SplitRedis(const SplitRedisOptions& options)
 }
 
 void SplitRedis::check(const SplitRedisOptions& options, Findings& findings) {
+  try {
+    (void)parse_redis_url(options.server, options.ca);
+  } catch (const ConfigError& error) {
+    findings.add(error.option(), error.what());
+  }
   if (options.prefix.find_first_of("{}") != std::string::npos) {
     findings.add("prefix", "must hold no { or }: they mark what a Redis Cluster hashes");
   }
