@@ -163,6 +163,47 @@ TEST_F(AccessTest, MistakesAreConfigurationErrors) {
   EXPECT_EQ(findings.list().size(), 2U);
 }
 
+TEST_F(AccessTest, OtherMachinesNeedACredential) {
+  const auto findings = [](const auto& change) {
+    HttpOptions options;
+    options.listen = "0.0.0.0:0";
+    change(options);
+    Findings found;
+    check_http_options(options, found);
+    return found.list().size();
+  };
+  EXPECT_EQ(findings([](auto&) {}), 1U);
+  EXPECT_EQ(findings([](auto& o) { o.listen = "[::]:0"; }), 1U);
+  EXPECT_EQ(findings([](auto& o) { o.listen = "*:0"; }), 1U);
+  EXPECT_EQ(findings([](auto& o) { o.listen = "192.0.2.1:0"; }), 1U);
+  EXPECT_EQ(findings([](auto& o) { o.listen = "[::ffff:192.0.2.1]:0"; }), 1U);
+  EXPECT_EQ(findings([](auto& o) { o.certificate = o.key = "x"; }), 1U) << "TLS lets anybody in";
+  EXPECT_EQ(findings([](auto& o) {
+              o.certificate = o.key = o.client_ca = "x";
+              o.client_certificate = ClientCertificate::optional;
+            }),
+            1U);
+  EXPECT_EQ(findings([](auto& o) { o.certificate = o.key = o.client_ca = "x"; }), 0U);
+  EXPECT_EQ(findings([](auto& o) { o.tokens = "x"; }), 0U);
+  EXPECT_EQ(findings([](auto& o) { o.insecure = true; }), 0U);
+  EXPECT_EQ(findings([](auto& o) { o.listen = "localhost:0"; }), 0U);
+  EXPECT_EQ(findings([](auto& o) { o.listen = "127.3.2.1:0"; }), 0U);
+  EXPECT_EQ(findings([](auto& o) { o.listen = "[::1]:0"; }), 0U);
+  HttpOptions options;
+  options.listen = "0.0.0.0:0";
+  EXPECT_THROW(SourceHttp(options).open(context_), ConfigError);
+
+  options_.listen = "0.0.0.0:0";
+  options_.insecure = true;
+  start();
+  bool warned = false;
+  for (const auto& [level, message] : context_.messages()) {
+    warned |= level == LogLevel::warning && message.starts_with("insecure = true");
+  }
+  EXPECT_TRUE(warned);
+  EXPECT_EQ(client().post(classic(1)).status, 200);
+}
+
 TEST_F(AccessTest, ListensOnIpv6) {
   options_.listen = "[::1]:0";
   try {

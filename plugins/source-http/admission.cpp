@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "millrace/json.h"
+
 namespace millrace {
 
 namespace {
@@ -29,9 +31,15 @@ bool blocked(const Hub& hub) { return hub.services.hand_over->blocked_for() > hu
 
 Answer health(const Hub& hub) {
   Answer answer;
-  const char* status = hub.draining ? "draining" : blocked(hub) ? "blocked" : "ok";
-  answer.json = fmt::format(R"({{"status":"{}"}})", status);
-  if (hub.draining || blocked(hub)) {
+  const std::string reason = hub.draining ? "shutting down" : hub.unavailable();
+  {
+    json::Object object(answer.json);
+    object.member("status", std::string_view(hub.draining     ? "draining"
+                                             : reason.empty() ? "ok"
+                                                              : "blocked"));
+    if (!reason.empty()) object.member("reason", std::string_view(reason));
+  }
+  if (!reason.empty()) {
     answer.status = 503;
     answer.retry_later = true;
   }
@@ -59,7 +67,7 @@ std::optional<Answer> answer_at_once(Hub& hub, const RequestHeader& request) {
 }
 
 std::optional<Answer> refuse(Hub& hub, const RequestHeader& request, const BodyLength& length,
-                             bool place, UploadHead& head) {
+                             UploadHead& head) {
   if (!length.known && !length.chunked) {
     return refusal(411, "Content-Length or chunked transfer encoding is needed");
   }
@@ -75,7 +83,6 @@ std::optional<Answer> refuse(Hub& hub, const RequestHeader& request, const BodyL
     return refusal(413, fmt::format("the body is larger than {} bytes", most), chunk);
   }
   if (hub.draining) return refusal(503, "shutting down", chunk);
-  if (!place) return refusal(429, "too many uploads are under way", chunk);
   if (blocked(hub)) {
     return refusal(503, "the stages after this one take nothing at present", chunk);
   }

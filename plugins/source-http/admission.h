@@ -22,9 +22,9 @@ struct BodyLength {
 /// The answer to everything but a POST of a capture by someone who may.
 [[nodiscard]] std::optional<Answer> answer_at_once(Hub& hub, const RequestHeader& request);
 
-/// Why the upload is not taken, as far as its headers tell; else fills in `head`. `place`: there is
-/// one for it.
+/// Why the upload is not taken, as far as its headers tell. Fills in `head`, which without an agent
+/// and a chunk has not been read.
 [[nodiscard]] std::optional<Answer> refuse(Hub& hub, const RequestHeader& request,
-                                           const BodyLength& length, bool place, UploadHead& head);
+                                           const BodyLength& length, UploadHead& head);
 
 }  // namespace millrace

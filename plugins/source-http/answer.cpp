@@ -129,8 +129,10 @@ Answer answer_to(const Origin& origin, const UploadResult& result) {
   return answer;
 }
 
-Answer answer_duplicate(const Origin& origin, ChunkRegistry::Counts counts) {
+Answer answer_duplicate(const Origin& origin, ChunkRegistry::Counts counts,
+                        std::optional<std::uint64_t> size) {
   Answer answer;
+  answer.differs = size && *size != counts.bytes;
   answer.count = UploadCount::duplicate;
   {
     json::Object object(answer.json);
@@ -138,6 +140,13 @@ Answer answer_duplicate(const Origin& origin, ChunkRegistry::Counts counts) {
     object.member("packets", counts.packets);
     object.member("bytes", counts.bytes);
     object.member("duplicate", true);
+    if (answer.differs) object.member("differs", true);
+  }
+  if (answer.differs) {
+    answer.reason = fmt::format(
+        "a chunk of this name with {} bytes was delivered before, this one has {}; chunks must "
+        "have names of their own",
+        counts.bytes, *size);
   }
   return answer;
 }

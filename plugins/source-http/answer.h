@@ -34,6 +34,7 @@ struct Answer {
   std::string allow;         ///< 405: the methods there are
   bool retry_later = false;  ///< Retry-After
   bool challenge = false;    ///< WWW-Authenticate
+  bool differs = false;      ///< a duplicate by its name, but not by its size
   bool close = false;        ///< the connection ends with this answer
   UploadCount count = UploadCount::none;
   std::string reason;  ///< of a refusal, for the log
@@ -65,6 +66,7 @@ class HeadError : public std::runtime_error {
 
 [[nodiscard]] Answer refusal(unsigned status, std::string reason, std::string_view chunk = {});
 [[nodiscard]] Answer answer_to(const Origin& origin, const UploadResult& result);
-[[nodiscard]] Answer answer_duplicate(const Origin& origin, ChunkRegistry::Counts counts);
+[[nodiscard]] Answer answer_duplicate(const Origin& origin, ChunkRegistry::Counts counts,
+                                      std::optional<std::uint64_t> size);
 
 }  // namespace millrace

@@ -46,8 +46,9 @@ constexpr std::uint64_t kMostDiscarded = 1U << 20U;
 template <class Stream>
 class Connection {
  public:
-  Connection(Hub& hub, Stream& stream, std::string peer)
+  Connection(Hub& hub, Connections::Line& line, Stream& stream, std::string peer)
       : hub_(hub),
+        line_(line),
         stream_(stream),
         peer_(std::move(peer)),
         timer_(std::make_shared<asio::steady_timer>(stream.get_executor())) {
@@ -74,7 +75,8 @@ class Connection {
     if (buffer_.size() != 0) co_return true;
     constexpr std::size_t kFirst = 1024;
     buffer_ = beast::flat_buffer(kBlock);
-    expire(hub_.options.idle_timeout);
+    expire(std::exchange(first_, false) ? hub_.options.header_timeout : hub_.options.idle_timeout);
+    hub_.connections.waits(line_);
     error_code error;
     auto space = buffer_.prepare(kFirst);
     const std::size_t got =
@@ -109,24 +111,27 @@ class Connection {
       hub_.record(*at_once, nullptr, peer_, nullptr);
       co_return co_await finish(parser, *at_once, nullptr);
     }
-    std::optional<Hub::Place> place(std::in_place, hub_);
-    const Answer answer = co_await upload(parser, static_cast<bool>(*place));
-    co_return co_await finish(parser, answer, &place);
+    std::optional<Hub::Request> request(std::in_place, hub_, line_);
+    if (!request->good()) co_return false;
+    const Answer answer = co_await upload(parser, *request);
+    request->refused();
+    co_return co_await finish(parser, answer, &request);
   }
 
-  asio::awaitable<Answer> upload(Parser& parser, bool place) {
+  asio::awaitable<Answer> upload(Parser& parser, Hub::Request& request) {
     UploadHead head;
     const BodyLength length{parser.content_length().has_value(),
                             parser.content_length().value_or(0), parser.chunked()};
-    if (std::optional<Answer> refused = refuse(hub_, parser.get(), length, place, head)) {
-      hub_.record(*refused, nullptr, peer_, nullptr);
+    if (std::optional<Answer> refused = refuse(hub_, parser.get(), length, head)) {
+      hub_.record(*refused, nullptr, peer_, head.origin.chunk.empty() ? nullptr : &head.origin);
       co_return std::move(*refused);
     }
     const auto deadline = SteadyClock::now() + hub_.options.answer_timeout;
     ChunkRegistry::Claim claim;
     if (head.named) claim = hub_.services.chunks->claim(head.origin, wakeup_);
     while (claim.state == ChunkRegistry::Claim::State::busy) {
-      if (hub_.over || SteadyClock::now() >= deadline) {
+      // It waits without a place, which others could use.
+      if (hub_.over || SteadyClock::now() >= deadline || !request.may_wait()) {
         Answer answer =
             refusal(503, "the same chunk is under way in another connection", head.origin.chunk);
         hub_.record(answer, nullptr, peer_, &head.origin);
@@ -137,7 +142,15 @@ class Connection {
       claim = hub_.services.chunks->claim(head.origin, wakeup_);
     }
     if (claim.state == ChunkRegistry::Claim::State::finished) {
-      Answer answer = answer_duplicate(head.origin, claim.counts);
+      Answer answer = answer_duplicate(
+          head.origin, claim.counts,
+          length.known ? std::optional<std::uint64_t>(length.bytes) : std::nullopt);
+      hub_.record(answer, nullptr, peer_, &head.origin);
+      co_return answer;
+    }
+    if (!co_await place_for(request)) {
+      hub_.services.chunks->release(head.origin, claim.ticket);
+      Answer answer = refusal(429, "too many uploads are under way", head.origin.chunk);
       hub_.record(answer, nullptr, peer_, &head.origin);
       co_return answer;
     }
@@ -157,6 +170,20 @@ class Connection {
     Answer answer = answer_to(head.origin, result);
     hub_.record(answer, &result, peer_, &head.origin);
     co_return answer;
+  }
+
+  /// False: every place is taken, by uploads that are fast enough.
+  asio::awaitable<bool> place_for(Hub::Request& request) {
+    if (request.take_place()) co_return true;
+    if (!hub_.connections.push_out_for(line_)) co_return false;
+    // Until the other one has been answered.
+    const auto deadline = SteadyClock::now() + std::chrono::seconds(1);
+    while (!request.take_place()) {
+      if (SteadyClock::now() >= deadline) co_return false;
+      constexpr std::chrono::milliseconds kStep{20};
+      co_await pause(SteadyClock::now() + kStep);
+    }
+    co_return true;
   }
 
   /// Null if the system lacks what is needed; the claim is given back then.
@@ -187,6 +214,7 @@ class Connection {
     Pace pace(hub_.options.body_timeout, hub_.options.min_rate.bytes);
     std::vector<std::byte> block;
     std::size_t filled = 0;
+    line_.begin_body();
     while (!parser.is_done()) {
       if (!co_await room(upload, pace)) co_return;
       if (block.empty()) block.resize(block_size(parser));
@@ -195,13 +223,17 @@ class Connection {
       body.size = block.size() - filled;
       body.more = true;
       beast::get_lowest_layer(stream_).expires_at(pace.deadline());
+      line_.reading(true);
+      if (!error && line_.pushed_out()) error = asio::error::operation_aborted;
       if (!error) {
         co_await http::async_read_some(stream_, buffer_, parser,
                                        asio::redirect_error(asio::use_awaitable, error));
       }
+      line_.reading(false);
       const std::size_t got = block.size() - filled - body.size;
       filled += got;
       pace.received(got);
+      line_.received(got);
       if (error == http::error::need_buffer) error = {};
       if (filled == block.size()) {
         upload.body().write(std::exchange(block, {}));
@@ -227,6 +259,9 @@ class Connection {
       return {Ending::too_large,
               fmt::format("the body is larger than {} bytes", hub_.options.max_body.bytes)};
     }
+    if (line_.pushed_out()) {
+      return {Ending::cut, "the body came too slowly, and another upload needed its place"};
+    }
     if (error == beast::error::timeout) return {Ending::cut, "the body came too slowly"};
     if (error == http::error::partial_message || error == http::error::end_of_stream ||
         error.category() != http::make_error_code(http::error::bad_method).category()) {
@@ -247,6 +282,7 @@ class Connection {
       co_await pause(deadline);
     }
     pace.excuse(SteadyClock::now() - since);
+    line_.excuse(SteadyClock::now() - since);
     co_return !upload.result() && !upload.body().failed();
   }
 
@@ -272,7 +308,7 @@ class Connection {
   /// Writes the answer, gives the place back and sees to what is left of the body. False: the
   /// connection ends.
   asio::awaitable<bool> finish(Parser& parser, const Answer& answer,
-                               std::optional<Hub::Place>* place) {
+                               std::optional<Hub::Request>* request) {
     const unsigned version = parser.get().version();
     bool keep = parser.keep_alive() && !answer.close;
     const bool unread = !parser.is_done();
@@ -281,7 +317,7 @@ class Connection {
       keep = !continue_asked_ && left && *left <= kMostDiscarded && co_await discard(parser);
     }
     const bool written = co_await write(answer, version, keep);
-    if (place != nullptr) place->reset();
+    if (request != nullptr) request->reset();
     if (!written) co_return false;
     // A stranger is not waited for as long.
     const bool stranger =
@@ -346,44 +382,104 @@ class Connection {
   static constexpr const char* kTooLate = "the packets were not delivered in time";
 
   Hub& hub_;
+  Connections::Line& line_;
   Stream& stream_;
   const std::string peer_;
   const std::shared_ptr<Wakeup> wakeup_ = std::make_shared<Wakeup>(hub_.door);
   const std::shared_ptr<asio::steady_timer> timer_;
   beast::flat_buffer buffer_{kBlock};
   bool continue_asked_ = false;
+  bool first_ = true;
 };
+
+/// There is no room for this connection. With TLS there is nothing that could be said in time.
+asio::awaitable<void> turn_away(Hub& hub, bool tls, beast::tcp_stream& stream,
+                                const std::string& peer) {
+  struct Told {
+    Hub& hub;
+    bool first;
+    ~Told() { --hub.turned_away; }
+  };
+  constexpr std::uint32_t kMostTold = 64;
+  const Told told{hub, ++hub.turned_away <= kMostTold};
+  Answer answer = refusal(503, "too many connections");
+  hub.record(answer, nullptr, peer, nullptr);
+  if (tls || !told.first) co_return;
+  const std::string text = fmt::format(
+      "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+      "Connection: close\r\nContent-Length: {}\r\n\r\n{}\n",
+      answer.json.size() + 1, answer.json);
+  error_code error;
+  stream.expires_after(std::chrono::seconds(1));
+  co_await asio::async_write(stream, asio::buffer(text),
+                             asio::redirect_error(asio::use_awaitable, error));
+  stream.socket().shutdown(asio::ip::tcp::socket::shutdown_send, error);
+  // Closing at once, with its request unread, would throw the answer away.
+  std::vector<char> scrap(4096);
+  while (!error) {
+    co_await stream.async_read_some(asio::buffer(scrap),
+                                    asio::redirect_error(asio::use_awaitable, error));
+  }
+}
 
 }  // namespace
 
 asio::awaitable<void> serve(Hub& hub, asio::ssl::context* tls, asio::ip::tcp::socket socket) {
-  struct Count {
-    Hub& hub;
-    ~Count() { --hub.connections; }
-  } const count{hub};
   error_code error;
   const auto endpoint = socket.remote_endpoint(error);
   const std::string peer = error ? "?" : endpoint.address().to_string();
   socket.set_option(asio::ip::tcp::no_delay(true), error);
+  // What interrupts it may be posted late, and keeps only this. All on the socket's strand.
+  const auto reach = std::make_shared<beast::tcp_stream*>(nullptr);
+  struct OutOfReach {
+    std::shared_ptr<beast::tcp_stream*> reach;
+    ~OutOfReach() { *reach = nullptr; }
+  };
+  const auto executor = socket.get_executor();
+  const std::shared_ptr<Connections::Line> line =
+      hub.connections.admit(error ? peer : Connections::network(endpoint.address()),
+                            [executor, reach](Connections::Interrupt what) {
+                              asio::post(executor, [reach, what] {
+                                if (*reach == nullptr) return;
+                                if (what == Connections::Interrupt::close) {
+                                  (*reach)->close();
+                                } else {
+                                  (*reach)->cancel();
+                                }
+                              });
+                            });
   beast::tcp_stream plain(std::move(socket));
+  if (!line) {
+    co_await turn_away(hub, tls != nullptr, plain, peer);
+    co_return;
+  }
+  struct Leave {
+    Hub& hub;
+    Connections::Line& line;
+    ~Leave() { hub.connections.leave(line); }
+  } const leave{hub, *line};
   if (tls == nullptr) {
-    Connection<beast::tcp_stream> connection(hub, plain, peer);
+    *reach = &plain;
+    const OutOfReach out_of_reach{reach};
+    Connection<beast::tcp_stream> connection(hub, *line, plain, peer);
     co_await connection.run();
     co_return;
   }
   beast::ssl_stream<beast::tcp_stream> stream(std::move(plain), *tls);
+  *reach = &beast::get_lowest_layer(stream);
+  const OutOfReach out_of_reach{reach};
   beast::get_lowest_layer(stream).expires_after(hub.options.header_timeout);
   co_await stream.async_handshake(asio::ssl::stream_base::server,
                                   asio::redirect_error(asio::use_awaitable, error));
   if (error) {
     if (error != asio::error::eof && error != asio::error::connection_reset &&
-        error != beast::error::timeout) {
+        error != beast::error::timeout && error != asio::error::operation_aborted) {
       hub.warn(fmt::format("TLS with {} failed: {}", peer, error.message()));
     }
     co_return;
   }
   {
-    Connection<beast::ssl_stream<beast::tcp_stream>> connection(hub, stream, peer);
+    Connection<beast::ssl_stream<beast::tcp_stream>> connection(hub, *line, stream, peer);
     co_await connection.run();
   }
   constexpr std::chrono::seconds kGoodbye{2};

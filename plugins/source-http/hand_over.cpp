@@ -14,7 +14,7 @@ bool HandOver::put(Batch<Packet>& batch, Duration patience, const std::atomic<bo
     room_.wait_for(lock, kStep);
   }
   if (closed_ || stopped) return false;
-  if (batches_.size() + 1 == most_) moved_ = SteadyClock::now();
+  if (batches_.size() + 1 == most_ && !pushing_) moved_ = SteadyClock::now();
   batches_.push_back(std::move(batch));
   lock.unlock();
   filled_.notify_one();
@@ -23,10 +23,18 @@ bool HandOver::put(Batch<Packet>& batch, Duration patience, const std::atomic<bo
 
 std::optional<Batch<Packet>> HandOver::take(std::chrono::milliseconds patience) {
   std::unique_lock lock(mutex_);
-  if (!filled_.wait_for(lock, patience, [this] { return !batches_.empty(); })) return std::nullopt;
+  pushing_ = false;
+  const auto taken = [this] {
+    moved_ = SteadyClock::now();
+    pushing_ = true;
+  };
+  if (!filled_.wait_for(lock, patience, [this] { return !batches_.empty(); })) {
+    taken();
+    return std::nullopt;
+  }
   std::optional<Batch<Packet>> batch(std::move(batches_.front()));
   batches_.pop_front();
-  moved_ = SteadyClock::now();
+  taken();
   lock.unlock();
   room_.notify_one();
   return batch;
@@ -44,7 +52,7 @@ void HandOver::close() {
 
 Duration HandOver::blocked_for() const {
   const std::lock_guard lock(mutex_);
-  return batches_.size() < most_ ? Duration(0) : SteadyClock::now() - moved_;
+  return batches_.size() < most_ && !pushing_ ? Duration(0) : SteadyClock::now() - moved_;
 }
 
 }  // namespace millrace

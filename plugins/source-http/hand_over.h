@@ -27,7 +27,7 @@ class HandOver {
   /// From now on nothing is taken in; what waits is dropped, and so its receipts fail.
   void close();
 
-  /// How long it has been full without a batch being taken.
+  /// How long it has been full, or the next stage busy with one push, without a batch being taken.
   [[nodiscard]] Duration blocked_for() const;
 
  private:
@@ -37,6 +37,7 @@ class HandOver {
   std::condition_variable filled_;
   std::deque<Batch<Packet>> batches_;
   SteadyClock::time_point moved_ = SteadyClock::now();
+  bool pushing_ = false;  ///< what was taken last has not gone on yet, since `moved_`
   bool closed_ = false;
 };
 

@@ -154,7 +154,13 @@ inline std::string request(std::string_view body, const std::string& headers = "
 /// A plain client that sends and reads what it is told.
 class Client {
  public:
-  explicit Client(std::uint16_t port) : socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
+  explicit Client(std::uint16_t port) : Client("127.0.0.1", port) {}
+  /// From an address of this machine.
+  Client(const char* from, std::uint16_t port) : socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in own{};
+    own.sin_family = AF_INET;
+    ::inet_pton(AF_INET, from, &own.sin_addr);
+    ::bind(socket_, reinterpret_cast<sockaddr*>(&own), sizeof own);
     sockaddr_in to{};
     to.sin_family = AF_INET;
     to.sin_port = htons(port);

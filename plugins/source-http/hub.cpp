@@ -16,7 +16,11 @@ Hub::Hub(const HttpOptions& given, Context& context)
       packets_(&context.counter("packets")),
       bytes_(&context.counter("bytes")),
       connected_(&context.counter("connections")),
-      truncated_(&context.counter("truncated-records")) {
+      truncated_(&context.counter("truncated-records")),
+      differing_(&context.counter("duplicate-differs")),
+      places_(&context.condition("uploads")),
+      next_stage_(&context.condition("next-stage")),
+      refusals_(context) {
   constexpr std::array<const char*, kUploadCounts> kNames{nullptr,
                                                           "uploads-ok",
                                                           "uploads-duplicate",
@@ -34,13 +38,86 @@ Upload::Settings Hub::upload_settings() const {
           options.batch_bytes.bytes, options.blocked};
 }
 
-Hub::Place::Place(Hub& hub)
-    : hub_(hub), taken_(hub.uploads_.fetch_add(1) < hub.options.max_uploads) {
-  if (!taken_) --hub_.uploads_;
+Hub::Request::Request(Hub& hub, Connections::Line& line)
+    : hub_(hub), line_(line), good_(hub.connections.busy(line)) {
+  ++hub_.uploads_;
 }
 
-Hub::Place::~Place() {
-  if (taken_) --hub_.uploads_;
+Hub::Request::~Request() {
+  if (place_) hub_.connections.give_back_place(line_);
+  if (waits_) --hub_.waiting_;
+  hub_.connections.waits(line_);
+  --hub_.uploads_;
+}
+
+bool Hub::Request::take_place() {
+  if (place_ || !hub_.connections.take_place(line_)) return place_;
+  return place_ = true;
+}
+
+bool Hub::Request::may_wait() {
+  if (waits_) return true;
+  if (hub_.waiting_.fetch_add(1) >= hub_.options.max_uploads) {
+    --hub_.waiting_;
+    return false;
+  }
+  return waits_ = true;
+}
+
+void Hub::Request::refused() {
+  if (!place_) hub_.connections.waits(line_);
+}
+
+std::string Hub::unavailable() const {
+  if (services.hand_over->blocked_for() > options.blocked) {
+    return "the stages after this one take nothing at present";
+  }
+  const auto since = connections.full_since();
+  const auto now = std::chrono::steady_clock::now();
+  if (since != decltype(since){} && now - since > options.blocked) {
+    return fmt::format("all {} places for uploads have been taken for {:.0f} s",
+                       options.max_uploads, std::chrono::duration<double>(now - since).count());
+  }
+  return context_.not_ready();
+}
+
+void Hub::look() {
+  const Duration blocked = services.hand_over->blocked_for();
+  if (blocked > options.blocked) {
+    next_stage_->fails("the next stage takes no packets", Condition::Grace::none);
+  } else if (blocked == Duration(0)) {
+    next_stage_->holds();
+  }
+  const auto since = connections.full_since();
+  if (since == decltype(since){}) {
+    places_->holds();
+  } else if (std::chrono::steady_clock::now() - since > options.blocked) {
+    places_->fails(fmt::format("all {} places for uploads are taken", options.max_uploads),
+                   Condition::Grace::none);
+  }
+  refusals_.tell(false);
+}
+
+void Hub::sum_up() {
+  refusals_.tell(true);
+  std::uint64_t all = 0;
+  std::string kinds;
+  for (const auto& [count, name] :
+       {std::pair{UploadCount::unavailable, "unavailable"}, std::pair{UploadCount::bad, "bad"},
+        std::pair{UploadCount::too_large, "too large"},
+        std::pair{UploadCount::unauthorized, "unauthorized"},
+        std::pair{UploadCount::cut, "cut off"}}) {
+    const std::uint64_t n = counts_[static_cast<std::size_t>(count)]->value();
+    if (n == 0) continue;
+    all += n;
+    kinds += fmt::format("{}{} {}", kinds.empty() ? "" : ", ", n, name);
+  }
+  if (all != 0) {
+    context_.warning(
+        fmt::format("{} uploads were refused or not finished ({}); what their agents "
+                    "sent again counts as well",
+                    all, kinds));
+  }
 }
 
 void Hub::watch(const std::shared_ptr<Upload>& upload) {
@@ -76,11 +153,23 @@ void Hub::record(const Answer& answer, const UploadResult* result, const std::st
     bytes_->add(result->bytes);
     if (result->offset) truncated_->add();
   }
+  if (answer.differs) {
+    differing_->add();
+    refusals_.add(answer.status, fmt::format("agent '{}' at {}", origin->agent, peer),
+                  answer.reason,
+                  fmt::format("upload from {}, agent '{}', chunk '{}', not taken: {}", peer,
+                              origin->agent, origin->chunk, answer.reason));
+    return;
+  }
   if (answer.count == UploadCount::ok || answer.count == UploadCount::duplicate) return;
-  warn(origin == nullptr
-           ? fmt::format("upload from {} refused, {}: {}", peer, answer.status, answer.reason)
-           : fmt::format("upload from {}, agent '{}', chunk '{}', refused, {}: {}", peer,
-                         origin->agent, origin->chunk, answer.status, answer.reason));
+  refusals_.add(
+      answer.status,
+      origin == nullptr ? peer : fmt::format("agent '{}' at {}", origin->agent, peer),
+      answer.reason,
+      origin == nullptr
+          ? fmt::format("upload from {} refused, {}: {}", peer, answer.status, answer.reason)
+          : fmt::format("upload from {}, agent '{}', chunk '{}', refused, {}: {}", peer,
+                        origin->agent, origin->chunk, answer.status, answer.reason));
 }
 
 void Hub::warn(const std::string& message) {

@@ -15,6 +15,7 @@
 #include "millrace/error.h"
 
 #include "connection.h"
+#include "endpoint.h"
 
 namespace millrace {
 
@@ -25,33 +26,6 @@ using asio::ip::tcp;
 using boost::system::error_code;
 using SteadyClock = std::chrono::steady_clock;
 
-/// "HOST:PORT", the host of IPv6 in brackets.
-tcp::endpoint resolve(asio::io_context& io, const std::string& listen) {
-  const auto wrong = [&](const std::string& why) {
-    return ConfigError("listen", fmt::format("'{}': {}", listen, why));
-  };
-  const std::size_t colon = listen.rfind(':');
-  if (colon == std::string::npos) throw wrong("expected HOST:PORT");
-  std::string host = listen.substr(0, colon);
-  if (host.starts_with('[') && host.ends_with(']')) {
-    host = host.substr(1, host.size() - 2);
-  } else if (host.find(':') != std::string::npos) {
-    throw wrong("an IPv6 address is written in brackets: [::]:8080");
-  }
-  if (host.empty()) throw wrong("expected HOST:PORT, such as 0.0.0.0:8080");
-  const std::string port = listen.substr(colon + 1);
-  if (port.empty() || port.find_first_not_of("0123456789") != std::string::npos ||
-      port.size() > 5 || std::stoul(port) > 65535) {
-    throw wrong("the port must be 0 to 65535");
-  }
-  tcp::resolver resolver(io);
-  error_code error;
-  const auto found =
-      resolver.resolve(host, port, tcp::resolver::passive | tcp::resolver::numeric_service, error);
-  if (error || found.empty()) throw wrong(error.message());
-  return found.begin()->endpoint();
-}
-
 }  // namespace
 
 Server::Server(const HttpOptions& options, Context& context)
@@ -59,7 +33,11 @@ Server::Server(const HttpOptions& options, Context& context)
       tls_(make_tls(options)),
       io_(static_cast<int>(options.io_threads)),
       acceptor_(asio::any_io_executor(asio::make_strand(io_))) {
-  const tcp::endpoint endpoint = resolve(io_, options.listen);
+  const tcp::endpoint endpoint = listen_endpoint(io_, options.listen);
+  // Names may lead elsewhere than when the options were checked.
+  if (const std::string why = exposure(options, endpoint); !why.empty()) {
+    throw ConfigError("listen", why);
+  }
   const auto check = [&](const error_code& error) {
     if (!error) return;
     throw ConfigError("listen",
@@ -81,7 +59,10 @@ std::string Server::url() const {
                      bound_.address().is_v6() ? '[' + address + ']' : address, bound_.port());
 }
 
+bool Server::local() const { return is_local(bound_.address()); }
+
 void Server::start() {
+  asio::co_spawn(io_, look(), asio::detached);
   asio::co_spawn(acceptor_.get_executor(), accept(), asio::detached);
   for (std::uint32_t i = 0; i < hub_.options.io_threads; ++i) {
     threads_.emplace_back([this] {
@@ -97,33 +78,37 @@ void Server::start() {
   }
 }
 
+/// Not the thread in `run`, which the next stage may hold.
+asio::awaitable<void> Server::look() {
+  asio::steady_timer timer(io_);
+  while (true) {
+    constexpr std::chrono::milliseconds kStep{100};
+    timer.expires_after(kStep);
+    co_await timer.async_wait(asio::use_awaitable);
+    hub_.look();
+  }
+}
+
 asio::awaitable<void> Server::accept() {
   asio::steady_timer timer(acceptor_.get_executor());
   while (acceptor_.is_open()) {
     error_code error;
-    std::optional<tcp::socket> socket;
-    if (hub_.connections < hub_.options.max_connections) {
-      socket.emplace(
-          co_await acceptor_.async_accept(asio::any_io_executor(asio::make_strand(io_)),
-                                          asio::redirect_error(asio::use_awaitable, error)));
-      if (error == asio::error::operation_aborted) co_return;
-      if (error) {
-        hub_.warn(fmt::format("cannot accept a connection: {}", error.message()));
-        socket.reset();
-      }
-    }
-    if (!socket) {
-      // Full, or out of file descriptors: what waits in the kernel's queue is taken later.
+    tcp::socket socket =
+        co_await acceptor_.async_accept(asio::any_io_executor(asio::make_strand(io_)),
+                                        asio::redirect_error(asio::use_awaitable, error));
+    if (error == asio::error::operation_aborted) co_return;
+    if (error) {
+      hub_.warn(fmt::format("cannot accept a connection: {}", error.message()));
+      // Out of file descriptors: what waits in the kernel's queue is taken later.
       constexpr std::chrono::milliseconds kPause{20};
       timer.expires_after(kPause);
       co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, error));
       continue;
     }
-    ++hub_.connections;
     hub_.connected();
-    const auto executor = socket->get_executor();
+    const auto executor = socket.get_executor();
     asio::co_spawn(
-        executor, serve(hub_, tls_.get(), std::move(*socket)),
+        executor, serve(hub_, tls_.get(), std::move(socket)),
         [this](const std::exception_ptr& failed) {
           if (!failed) return;
           try {

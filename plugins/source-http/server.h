@@ -26,6 +26,9 @@ class Server {
   [[nodiscard]] std::string url() const;
   [[nodiscard]] HandOver& hand_over() { return *hub_.services.hand_over; }
 
+  [[nodiscard]] bool local() const;
+  void sum_up() { hub_.sum_up(); }
+
   void start();
   /// Any thread: takes no more uploads, gives those under way `finish` time.
   void drain();
@@ -39,6 +42,7 @@ class Server {
 
  private:
   boost::asio::awaitable<void> accept();
+  boost::asio::awaitable<void> look();
 
   Hub hub_;
   std::unique_ptr<boost::asio::ssl::context> tls_;

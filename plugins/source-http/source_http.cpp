@@ -7,6 +7,8 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 
+#include "endpoint.h"
+
 namespace millrace {
 
 using namespace std::chrono_literals;
@@ -18,6 +20,13 @@ void check_http_options(const HttpOptions& options, Findings& findings) {
   }
   if (!options.client_ca.empty() && options.certificate.empty()) {
     findings.add("client_ca", "client certificates need TLS: set 'certificate' and 'key'");
+  }
+  boost::asio::io_context io;
+  try {
+    const std::string why = exposure(options, listen_endpoint(io, options.listen));
+    if (!why.empty()) findings.add("listen", why);
+  } catch (const ConfigError& error) {
+    findings.add("listen", error.what());
   }
 }
 
@@ -33,7 +42,12 @@ void SourceHttp::open(Context& context) {
                     "connections (ulimit -n)",
                     files.rlim_cur, options_.max_connections));
   }
-  if (!options_.tokens.empty() && options_.certificate.empty()) {
+  if (options_.insecure && !server_->local()) {
+    context.warning(fmt::format(
+        "insecure = true: whoever reaches {} may upload, without a token or certificate",
+        server_->url()));
+  }
+  if (!options_.tokens.empty() && options_.certificate.empty() && !server_->local()) {
     context.warning("without TLS the bearer tokens can be read on the wire");
   }
 }
@@ -56,6 +70,7 @@ void SourceHttp::run(Output<Packet>& out, std::stop_token stop) {
     batch->watermark = watermark;
     out.push(std::move(*batch));
   }
+  server_->sum_up();
 }
 
 }  // namespace millrace
@@ -68,8 +83,10 @@ MILLRACE_PLUGIN(
         "source-http", "Packets of captures that agents send by HTTP",
         option<&HttpOptions::listen>(
             "listen",
-            "address and port to listen on, \"0.0.0.0:8080\" or \"[::]:8080\"; port 0 takes a free "
-            "one, which the log names"),
+            "address and port to listen on, such as \"127.0.0.1:8080\" or \"[::]:8080\"; port 0 "
+            "takes "
+            "a free one, which the log names. One that is not of this machine alone needs "
+            "'tokens', 'client_ca' or 'insecure'"),
         option<&HttpOptions::certificate>(
             "certificate", "PEM file with the certificate and its chain; with it TLS is spoken"),
         option<&HttpOptions::key>("key", "PEM file with the certificate's key"),
@@ -83,17 +100,31 @@ MILLRACE_PLUGIN(
         option<&HttpOptions::tokens>(
             "tokens",
             "file with bearer tokens, one a line; with it every upload needs one of them"),
+        option<&HttpOptions::insecure>(
+            "insecure",
+            "listens on an address that other machines reach although neither 'tokens' nor "
+            "'client_ca' keeps strangers out; a warning at every start"),
         option<&HttpOptions::max_body>("max_body", "size of a body as it comes")
             .between(1_KiB, ByteSize{std::uint64_t{1} << 40U}),
         option<&HttpOptions::max_unpacked>("max_unpacked", "size of a capture when it is unpacked")
             .between(1_KiB, ByteSize{std::uint64_t{1} << 42U}),
         option<&HttpOptions::max_uploads>(
             "max_uploads",
-            "uploads under way at a time, from headers to answer; one more is answered 429. Also "
-            "the number of parsing threads at most")
+            "uploads under way at a time, from headers to answer; one more is answered 429, unless "
+            "one slower than 'min_rate' can make way. Also the number of parsing threads at most")
+            .between(1, 1024),
+        option<&HttpOptions::address_uploads>(
+            "address_uploads",
+            "of these from one address (IPv6: from one /64 network); a balancer or NAT is one")
             .between(1, 1024),
         option<&HttpOptions::max_connections>("max_connections",
-                                              "open connections; more wait in the system's queue")
+
+                                              "open connections; for one more, that without an "
+                                              "upload which has waited for longest is closed")
+            .between(1, 1U << 20U),
+        option<&HttpOptions::address_connections>(
+            "address_connections",
+            "of these from one address (IPv6: from one /64 network), in the same way")
             .between(1, 1U << 20U),
         option<&HttpOptions::buffer>(
             "buffer", "bytes of a body that wait for the parser; then it is not read any more")
@@ -114,18 +145,19 @@ MILLRACE_PLUGIN(
             .between(1, 64),
         option<&HttpOptions::header_timeout>(
             "header_timeout",
-            "time for a TLS handshake, for the headers of a request, and for taking an answer")
+            "time for the first byte, for a TLS handshake, for the headers of a request, and for "
+            "taking an answer")
             .between(1ms, 24h),
         option<&HttpOptions::body_timeout>(
             "body_timeout",
-            "in each such time a body must go on by 'min_rate'; time in which it is not read does "
-            "not count")
+            "in each such time a body must go on by 'min_rate', so a stall that is shorter does no "
+            "harm; time in which it is not read does not count")
             .between(1ms, 24h),
         option<&HttpOptions::min_rate>("min_rate",
                                        "bytes a second that a body must bring; 0: any byte will do")
             .between(ByteSize{0}, 1_GiB),
         option<&HttpOptions::idle_timeout>("idle_timeout",
-                                           "how long a connection is kept without a request")
+                                           "how long a connection is kept between requests")
             .between(1ms, 24h),
         option<&HttpOptions::answer_timeout>(
             "answer_timeout",

@@ -167,3 +167,14 @@ def test_a_port_in_use_is_shown_at_its_place(tmp_path):
         result = run("run", path)
     assert result.returncode == 2
     assert "pipeline.toml:4:" in result.stderr and "Address already in use" in result.stderr
+
+
+def test_an_address_that_others_reach_needs_a_credential(tmp_path):
+    path = pipeline(tmp_path, RECEIVE.replace("127.0.0.1", "0.0.0.0"), SINK.format(path=tmp_path / "out.pcap"))
+    for command in ("check", "run"):
+        result = run(command, path)
+        assert result.returncode == 2
+        text = result.stdout + result.stderr
+        assert "pipeline.toml:4:" in text and "set 'tokens'" in text and "insecure = true" in text, text
+    path.write_text(path.read_text().replace('0.0.0.0:0"', '0.0.0.0:0"\ninsecure = true'))
+    assert run("check", path).returncode == 0
