@@ -1,6 +1,7 @@
 """The server flow as processes: private servers, receivers, analysers, and clients that upload."""
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import pathlib
@@ -18,6 +19,7 @@ SERVER = SOURCE / "pipelines/server.toml"
 # The store's server: MariaDB, or the MySQL whose mysqld MILLRACE_MYSQLD names.
 DATABASE = "mysql" if os.environ.get("MILLRACE_MYSQLD") else "mariadb"
 DELAYING = ("--plugin", "rabbitmq_delayed_message_exchange")
+COLUMNS = "LOWER(HEX(session)), packets, bytes, payload_bytes, label"
 PLUGINS = ("source-http", "split-redis", "queue-rabbit", "sink-mysql", "model-torch")
 
 
@@ -88,7 +90,7 @@ class Process(Running):
     """One `millrace run` of a part of the server file."""
 
     def __init__(self, folder: pathlib.Path, name: str, part: str, services: Services, settings: dict[str, str],
-                 path: pathlib.Path = SERVER):
+                 path: pathlib.Path = SERVER, env: dict[str, str] | None = None):
         variables = {"REDIS": services.address["REDIS"], "RABBITMQ": services.address["RABBITMQ"],
                      "MYSQL": services.database, "LISTEN": "127.0.0.1:0"}
         command = [path, "--admin", "127.0.0.1:0", *(("--stages", part) if part else ())]
@@ -96,15 +98,20 @@ class Process(Running):
             command += ["--var", f"{key}={value}"]
         for key, value in settings.items():
             command += ["--set", f"{key}={value}"]
-        super().__init__(folder / f"{name}.log", *command)
+        super().__init__(folder / f"{name}.log", *command, env={**os.environ, **(env or {})})
+
+    def get(self, path: str, patience: float = 60) -> tuple[int, str]:
+        """What the admin endpoint answers."""
+        address = urllib.parse.urlparse(self.wait_for(r"health and metrics on (http://\S+)").group(1))
+        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=patience)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
 
     def counted(self, stage: str, name: str) -> int:
         """What the process has counted so far: a counter of the stage's own, or the host's, like `retried`."""
-        address = urllib.parse.urlparse(self.wait_for(r"health and metrics on (http://\S+)").group(1))
-        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-        connection.close()
+        text = self.get("/metrics")[1]
         found = re.search(rf'^millrace_(?:items_{name}_total\{{stage="{stage}"|stage_count_total\{{stage="{stage}",name="{name}")'
                           r"\} (\d+)$", text, re.M)
         return int(found.group(1)) if found else 0
@@ -114,8 +121,10 @@ class Upload:
     """A client that posts chunks in order, each until it is answered with success, to any of some addresses. It stops in
     the middle of the chunk of number `hold_at` and waits for `go_on`."""
 
-    def __init__(self, agent: str, bodies: list[bytes], addresses, patience: float = 180, hold_at: int | None = None):
+    def __init__(self, agent: str, bodies: list[bytes], addresses, patience: float = 180, hold_at: int | None = None,
+                 first: int = 0):
         self.agent, self.bodies, self.addresses, self.patience = agent, bodies, addresses, patience
+        self.first = first  # number of the first chunk, in its name
         self.hold_at, self.held, self.go_on = hold_at, threading.Event(), threading.Event()
         self.address = ""  # where the chunk under way goes
         self.retries = 0
@@ -136,7 +145,7 @@ class Upload:
     def _run(self):
         try:
             for number, body in enumerate(self.bodies):
-                self._post(body, f"{self.agent}-{number}")
+                self._post(body, f"{self.agent}-{self.first + number}")
                 self.done += 1
         except Exception as error:  # told by join
             self.error = error
@@ -174,3 +183,49 @@ class Upload:
                 time.sleep(0.2)
             self.retries += 1
         raise AssertionError(f"{chunk} was not taken within {self.patience} s: {said}")
+
+
+class Server:
+    """Services, and the processes that a test has started."""
+
+    def __init__(self, folder: pathlib.Path, services: Services | None = None):
+        need_plugins()
+        self.folder = folder
+        self.own = services is None
+        self.services = services or Services(folder / "services", "redis", "rabbitmq", DATABASE)
+        self.processes: list[Process] = []
+        self.receivers: list[Process] = []
+        self.analysers: list[Process] = []
+
+    def start(self, name, part, env=None, **settings) -> Process:
+        process = Process(self.folder, name, part, self.services, {key.replace("__", "."): value
+                                                                  for key, value in settings.items()}, env=env)
+        self.processes.append(process)
+        return process
+
+    def receiver(self, name, **settings) -> Process:
+        process = self.start(name, "..queue", **settings)
+        process.url = process.wait_for(r"listening on (http://\S+)").group(1)
+        self.receivers.append(process)
+        return process
+
+    def analyser(self, name, **settings) -> Process:
+        process = self.start(name, "queue..", **settings)
+        self.analysers.append(process)
+        return process
+
+    def addresses(self):
+        return [receiver.url for receiver in self.receivers if receiver.process.poll() is None]
+
+    def rows(self) -> list[tuple]:
+        return sorted(self.services.sql(f"SELECT {COLUMNS} FROM sessions"))
+
+    def count(self) -> int:
+        return int(self.services.sql("SELECT COUNT(*) FROM sessions")[0][0])
+
+    def end(self):
+        for process in self.processes:
+            if process.process.poll() is None:
+                process.kill()
+        if self.own:
+            self.services.stop()

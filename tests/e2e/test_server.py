@@ -8,10 +8,9 @@ import time
 import pytest
 from captures import as_classic, chunks, records, synthetic
 from millrace import SHARED, pipeline, run, until
-from server_flow import DATABASE, Process, Services, Upload, need_plugins
+from server_flow import DATABASE, Process, Server, Upload, need_plugins
 
 CLIENTS = 4
-COLUMNS = "LOWER(HEX(session)), packets, bytes, payload_bytes, label"
 
 
 def standalone(folder, captures: dict, packets=24) -> list[tuple]:
@@ -29,50 +28,6 @@ def standalone(folder, captures: dict, packets=24) -> list[tuple]:
     with sqlite3.connect(database) as connection:
         rows = connection.execute("SELECT session, packets, bytes, payload_bytes, label FROM sessions").fetchall()
     return sorted(tuple(str(value) for value in row) for row in rows)
-
-
-class Server:
-    """Services, and the processes that a test has started."""
-
-    def __init__(self, folder):
-        need_plugins()
-        self.folder = folder
-        self.services = Services(folder / "services", "redis", "rabbitmq", DATABASE)
-        self.processes: list[Process] = []
-        self.receivers: list[Process] = []
-        self.analysers: list[Process] = []
-
-    def start(self, name, part, **settings) -> Process:
-        process = Process(self.folder, name, part, self.services, {key.replace("__", "."): value
-                                                                  for key, value in settings.items()})
-        self.processes.append(process)
-        return process
-
-    def receiver(self, name, **settings) -> Process:
-        process = self.start(name, "..queue", **settings)
-        process.url = process.wait_for(r"listening on (http://\S+)").group(1)
-        self.receivers.append(process)
-        return process
-
-    def analyser(self, name, **settings) -> Process:
-        process = self.start(name, "queue..", **settings)
-        self.analysers.append(process)
-        return process
-
-    def addresses(self):
-        return [receiver.url for receiver in self.receivers if receiver.process.poll() is None]
-
-    def rows(self) -> list[tuple]:
-        return sorted(self.services.sql(f"SELECT {COLUMNS} FROM sessions"))
-
-    def count(self) -> int:
-        return int(self.services.sql("SELECT COUNT(*) FROM sessions")[0][0])
-
-    def end(self):
-        for process in self.processes:
-            if process.process.poll() is None:
-                process.kill()
-        self.services.stop()
 
 
 @pytest.fixture
