@@ -20,8 +20,6 @@ namespace millrace {
 struct ClaimOptions {
   std::string server = "redis://127.0.0.1:6379";
   std::string ca{};
-
-  void check_claim_options(const ClaimOptions& options, Findings& findings);
   std::string prefix = "millrace";
   std::uint32_t buckets = 1;
   Duration lease = std::chrono::minutes(1);
@@ -32,6 +30,8 @@ struct ClaimOptions {
   Duration connect_timeout = std::chrono::seconds(5);
   Duration timeout = std::chrono::seconds(10);
 };
+
+void check_claim_options(const ClaimOptions& options, Findings& findings);
 
 /// Turns tickets into the sessions they name: leases them, and when the sessions are safe
 /// downstream marks them done and deletes their packets. See README.md.
