@@ -16,7 +16,7 @@ void SinkHttp::open(Context& context) {
   uploader->start();
   const bool secret = !options_.token.empty() || !options_.token_file.empty();
   if (secret && http_server(options_).url.starts_with("http:")) {
-    context.warning("without TLS the bearer token can be read on the wire");
+    context.warning("without TLS the bearer token can be read on the wire: use https://");
   }
   context.info(
       fmt::format("uploads to {} as agent '{}'", http_server(options_).url, agent_name(options_)));

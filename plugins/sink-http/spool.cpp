@@ -31,6 +31,7 @@ bool no_descriptor(int error) { return error == EMFILE || error == ENFILE; }
 Spool::Spool(const UploadOptions& options, Context& context)
     : options_(options),
       context_(context),
+      room_(context.condition("spool")),
       counters_(std::make_unique<Counters>(context)),
       store_(ChunkStore::make(options)),
       schedule_(options) {}
@@ -161,6 +162,13 @@ bool Spool::free_some(Receipts& done) {
   return true;
 }
 
+/// Until uploads have made room: it would begin anew with every chunk otherwise.
+void Spool::overflows() {
+  room_.fails(why_full_ == kDiskFull ? "the disk is full, packets are dropped"
+                                     : "the spool is full, packets are dropped",
+              Condition::Grace::none);
+}
+
 /// On the books: this chunk's packets will not arrive.
 void Spool::drop(Chunk& chunk, std::string_view reason, std::string_view why) {
   if (chunk.mine) {
@@ -169,6 +177,7 @@ void Spool::drop(Chunk& chunk, std::string_view reason, std::string_view why) {
     counters_->dropped_recovered.add(chunk.packets);
   }
   if (why.empty()) return;
+  overflows();
   untold_drops_ += chunk.packets;
   if (!tell_drops_.due()) return;
   context_.warning(fmt::format("{}: dropped {} packets, the oldest that wait for the server", why,
@@ -194,6 +203,7 @@ bool Spool::refuses() const {
 void Spool::dropped(std::uint64_t packets) {
   const std::lock_guard lock(mutex_);
   context_.dropped(why_full_, packets);
+  overflows();
   untold_drops_ += packets;
   if (!tell_drops_.due()) return;
   context_.warning(fmt::format("{}: dropped {} packets",

@@ -83,12 +83,14 @@ class Spool {
   [[nodiscard]] std::uint64_t used() const;
   void fail(Chunk& chunk, Failure failure, const Answer& answer);
   Receipts forget(Chunk& chunk);
+  void overflows();
   void drop(Chunk& chunk, std::string_view reason, std::string_view recovered);
   void put_aside(Chunk& chunk, ChunkStore::Aside where, const std::string& reason);
   void leave(Chunk& chunk);
 
   const UploadOptions& options_;
   Context& context_;
+  Condition& room_;
   struct Counters;
   std::unique_ptr<Counters> counters_;
   std::unique_ptr<ChunkStore> store_;

@@ -186,6 +186,7 @@ TEST_F(FullSpoolTest, DropsTheOldest) {
   overfill();
   EXPECT_GT(context_->dropped_for("spool-full"), 2000U);
   EXPECT_TRUE(logged("the spool is full: dropped"));
+  EXPECT_THAT(context_->failing("spool"), ::testing::HasSubstr("the spool is full"));
   serve();
   finish();
   const std::vector<std::uint32_t> numbers = numbers_in(server_->taken());
@@ -208,6 +209,7 @@ TEST_F(FullSpoolTest, DropsTheNewest) {
   write(50, 1000);
   finish();
   EXPECT_EQ(context_->dropped_for("spool-full"), before) << "there is room again";
+  EXPECT_TRUE(eventually([&] { return context_->failing("spool").empty(); }));
   std::vector<std::uint32_t> numbers = numbers_in(server_->taken());
   EXPECT_EQ(before + numbers.size(), 4050U);
   EXPECT_EQ(context_->handled_items(), numbers.size());

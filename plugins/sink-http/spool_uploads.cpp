@@ -48,6 +48,7 @@ void Spool::settle(Chunk& chunk, const Answer& answer) {
         if (chunk.mine) context_.handled(chunk.packets);
         store_->remove(chunk);
         done = forget(chunk);
+        if (used() < options_.spool_bytes.bytes / 10 * 9 || chunks_.empty()) room_.holds();
         break;
       case Answer::Verdict::rejected:
         schedule_.succeeded();

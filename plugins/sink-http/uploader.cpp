@@ -10,7 +10,7 @@
 namespace millrace {
 
 Uploader::Uploader(const UploadOptions& options, Context& context, Spool& spool)
-    : context_(context), spool_(spool) {
+    : context_(context), server_(context.condition("server")), spool_(spool) {
   for (std::uint32_t i = 0; i < options.uploads; ++i) {
     clients_.push_back(std::make_unique<HttpClient>(options));
   }
@@ -75,16 +75,10 @@ void Uploader::tell(const Chunk& chunk, const Answer& answer) {
   const std::lock_guard lock(mutex_);
   switch (answer.verdict) {
     case Answer::Verdict::delivered:
-      if (failures_ != 0) {
-        const std::chrono::duration<double> seconds =
-            std::chrono::steady_clock::now() - failing_since_;
-        context_.info(fmt::format("uploads work again, after {} tries in {:.1f} s", failures_,
-                                  seconds.count()));
-      }
-      failures_ = 0;
-      tell_failures_.reset();
+      server_.holds();
       break;
     case Answer::Verdict::rejected:
+      server_.holds();
       if (tell_rejected_.due()) {
         context_.warning(fmt::format("chunk {} with {} packets is rejected: {}", chunk.name.id,
                                      chunk.packets, answer.reason));
@@ -92,17 +86,14 @@ void Uploader::tell(const Chunk& chunk, const Answer& answer) {
       break;
     case Answer::Verdict::again:
     case Answer::Verdict::unreachable:
-    case Answer::Verdict::refused: {
-      if (failures_++ == 0) failing_since_ = std::chrono::steady_clock::now();
-      if (!tell_failures_.due()) break;
-      const bool refused = answer.verdict == Answer::Verdict::refused;
-      context_.log(refused ? LogLevel::error : LogLevel::warning,
-                   fmt::format("{}; {}", answer.reason,
-                               refused ? "somebody has to repair that, until then it is tried now "
-                                         "and then"
-                                       : "trying again"));
+      server_.fails(fmt::format("{}; trying again", answer.reason));
       break;
-    }
+    case Answer::Verdict::refused:
+      server_.fails(fmt::format("{}; somebody has to repair that, until then it is tried now and "
+                                "then",
+                                answer.reason),
+                    Condition::Grace::none);
+      break;
     case Answer::Verdict::aborted:
       break;
   }

@@ -33,14 +33,12 @@ class Uploader {
   void tell(const Chunk& chunk, const Answer& answer);
 
   Context& context_;
+  Condition& server_;  ///< takes uploads
   Spool& spool_;
   std::vector<std::unique_ptr<HttpClient>> clients_;
 
   std::mutex mutex_;
-  Seldom tell_failures_{std::chrono::seconds(60)};
   Seldom tell_rejected_{std::chrono::seconds(10)};
-  std::uint64_t failures_ = 0;  ///< since the last success
-  std::chrono::steady_clock::time_point failing_since_;
 
   std::vector<std::jthread> threads_;  ///< last: they use all of the above
 };
