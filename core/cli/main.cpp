@@ -1,3 +1,6 @@
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <iostream>
@@ -5,7 +8,9 @@
 #include <string>
 #include <vector>
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/prctl.h>
 
 #include "millrace/abi.h"
 #include "millrace/option.h"
@@ -28,6 +33,26 @@ constexpr std::string_view kUsage = R"(millrace: runs pipelines of plugins
 
 'millrace COMMAND --help' tells a command's options.
 )";
+
+/// A descriptor from 0 to 2 that is closed would be that of the next file opened, and the log would
+/// go into somebody's data. What reads standard input or writes results to standard output that is
+/// not there gets an error (EBADF), as these are opened the other way round; messages are lost.
+void hold_standard_descriptors() {
+  constexpr int kModes[] = {O_WRONLY, O_RDONLY, O_RDWR};
+  for (int descriptor = 0; descriptor <= 2; ++descriptor) {
+    if (::fcntl(descriptor, F_GETFD) >= 0 || errno != EBADF) continue;
+    // The lowest free number: this one, as those below are open.
+    if (::open("/dev/null", kModes[descriptor]) != descriptor) std::_Exit(1);
+  }
+}
+
+void prepare_process() {
+  hold_standard_descriptors();
+  // A file that may not grow any more (RLIMIT_FSIZE) is an error of who writes it, EFBIG.
+  std::signal(SIGXFSZ, SIG_IGN);
+  // The supervisor starts this program as /proc/self/exe, and "exe" would be its name.
+  ::prctl(PR_SET_NAME, "millrace");
+}
 
 int version_command(const std::vector<std::string>& arguments) {
   if (!arguments.empty()) {
@@ -68,6 +93,7 @@ int main_command(const std::vector<std::string>& arguments) {
 }  // namespace
 
 int main(int count, char** values) {
+  prepare_process();
   try {
     return main_command({values + 1, values + count});
   } catch (const millrace::host::UsageError& error) {

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <malloc.h>
 
+#include "millrace/abi.h"
+
 #include "cli/arguments.h"
 #include "cli/commands.h"
 #include "run/pipeline.h"
@@ -12,6 +14,12 @@
 namespace millrace::host {
 
 namespace {
+
+constexpr std::string_view kExitCodes = R"(
+Exit codes: 0 done, or a live source was drained after a signal; 1 failed while running; 2 usage or
+configuration; 3 a deadline or a second signal forced the end; 130 interrupted by a signal before the
+end of a finite input.
+)";
 
 Logger make_logger(const po::variables_map& map) {
   const auto& format = map["log-format"].as<std::string>();
@@ -94,6 +102,16 @@ std::unique_ptr<Admin> start_admin(const po::variables_map& map, Logger& logger)
   }
 }
 
+/// "millrace 0.1.0: pipeline 'server' (server.toml): receive (source-http), ..."
+std::string start_line(const Plan& plan, const std::string& file) {
+  std::string stages;
+  for (const Plan::Stage& stage : plan.stages) {
+    stages += fmt::format("{}{} ({})", stages.empty() ? "" : ", ", stage.name, stage.use);
+  }
+  const std::string name = plan.name.empty() ? "" : fmt::format(" '{}'", plan.name);
+  return fmt::format("millrace {}: pipeline{} ({}): {}", MILLRACE_VERSION, name, file, stages);
+}
+
 /// Runs the file in a process of its own for each configuration.
 int supervise(const std::vector<std::string>& arguments, const po::variables_map& map,
               const PipelineSpec& spec, const RunOptions& run_options, Logger& logger,
@@ -110,6 +128,9 @@ int supervise(const std::vector<std::string>& arguments, const po::variables_map
   SuperviseOptions options;
   options.file = file;
   options.drain = run_options.drain;
+  options.blocked = run_options.blocked;
+  options.pipeline = spec.name;
+  options.admin = run_options.admin;
   options.data_folder = run_options.data_folder;
   options.run_arguments = {"run", "--supervised"};
   options.run_arguments.insert(options.run_arguments.end(), arguments.begin(), arguments.end());
@@ -143,11 +164,11 @@ void keep_memory() {
 int run_command(const std::vector<std::string>& arguments) {
   po::options_description options("millrace run FILE");
   po::options_description running("Running");
-  running.add_options()                                                              //
-      ("help,h", "show this")                                                        //
-      ("drain", po::value<std::string>()->default_value("30s"),                      //
-       "how long an end by SIGINT or SIGTERM may take to finish what is under way")  //
-      ("stages", po::value<std::string>()->value_name("A..B"),                       //
+  running.add_options()                                              //
+      ("help,h", "show this")                                        //
+      ("drain", po::value<std::string>()->default_value("30s"),      //
+       "grace period for draining after SIGINT, SIGTERM or SIGHUP")  //
+      ("stages", po::value<std::string>()->value_name("A..B"),       //
        "only a part of the pipeline, cut at queue stages: ..QUEUE what feeds it, QUEUE.. what it "
        "feeds")                                                                     //
       ("admin", po::value<std::string>()->value_name("HOST:PORT"),                  //
@@ -164,7 +185,7 @@ int run_command(const std::vector<std::string>& arguments) {
   options.add(running).add(file_options());
   const po::variables_map map = parse(arguments, options, "file", supervised_option());
   if (map.count("help") != 0) {
-    std::cout << options;
+    std::cout << options << kExitCodes;
     return 0;
   }
   if (map.count("file") == 0 || map["file"].as<std::vector<std::string>>().size() != 1) {
@@ -181,7 +202,9 @@ int run_command(const std::vector<std::string>& arguments) {
   // signal.
   std::signal(SIGPIPE, SIG_IGN);
 
-  std::unique_ptr<Admin> admin = start_admin(map, logger);
+  // A supervisor answers for its pipeline.
+  const std::unique_ptr<Admin> admin =
+      map.count("supervised") == 0 ? start_admin(map, logger) : nullptr;
   run_options.admin = admin.get();
   Report report;
   if (map.count("supervised") != 0) run_options.control.emplace(Worker::kLine);
@@ -198,7 +221,6 @@ int run_command(const std::vector<std::string>& arguments) {
   const PipelineSpec spec = read_file_of(map, file, variables, report);
   if (!spec.syntax_errors && !spec.stages.empty()) variables.report_unnamed(file, report);
   if (spec.config && !run_options.control && report.empty()) {
-    admin.reset();
     return supervise(arguments, map, spec, run_options, logger, report);
   }
   Registry registry = registry_from(map);
@@ -219,6 +241,7 @@ int run_command(const std::vector<std::string>& arguments) {
     }
   }
   keep_memory();
+  logger.log(LogLevel::info, {}, start_line(plan, file));
   Pipeline pipeline(plan, run_options, logger);
   const Exit opened = pipeline.open(report);
   if (!report.empty()) return tell_all();

@@ -3,12 +3,15 @@
 #include <charconv>
 #include <chrono>
 #include <csignal>
+#include <deque>
+#include <memory>
 #include <mutex>
 #include <stdexcept>
 #include <thread>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <fmt/format.h>
@@ -23,7 +26,9 @@ namespace beast = boost::beast;
 namespace http = beast::http;
 using tcp = asio::ip::tcp;
 
+/// For a request, and between two.
 constexpr std::chrono::seconds kPatience{10};
+constexpr std::size_t kMostSessions = 32;
 
 http::response<http::string_body> answer(const http::request<http::string_body>& request,
                                          const Admin::Answers& answers) {
@@ -82,6 +87,8 @@ class Session : public std::enable_shared_from_this<Session> {
                        if (!error) self->write();
                      });
   }
+
+  void close() { stream_.close(); }
 
  private:
   void write() {
@@ -179,14 +186,41 @@ class Admin::Server {
 
   void accept() {
     acceptor_.async_accept([this](beast::error_code error, tcp::socket socket) {
-      if (!error) std::make_shared<Session>(std::move(socket), desk_)->read();
-      if (error != asio::error::operation_aborted) accept();
+      if (error == asio::error::operation_aborted) return;
+      if (error) return accept_later();
+      make_room(kMostSessions - 1);
+      const auto session = std::make_shared<Session>(std::move(socket), desk_);
+      sessions_.push_back(session);
+      session->read();
+      accept();
     });
+  }
+
+  /// No descriptors are left, say: trying at once would fail again, and take the processor from
+  /// those who could free some.
+  void accept_later() {
+    constexpr std::chrono::milliseconds kPause{100};
+    make_room(sessions_.size() / 2);
+    pause_.expires_after(kPause);
+    pause_.async_wait([this](beast::error_code error) {
+      if (!error) accept();
+    });
+  }
+
+  /// Closes the oldest connections until at most `most` are left.
+  void make_room(std::size_t most) {
+    std::erase_if(sessions_, [](const std::weak_ptr<Session>& one) { return one.expired(); });
+    while (sessions_.size() > most) {
+      if (const auto oldest = sessions_.front().lock()) oldest->close();
+      sessions_.pop_front();
+    }
   }
 
   Desk desk_;
   asio::io_context context_{1};
   tcp::acceptor acceptor_;
+  asio::steady_timer pause_{context_};
+  std::deque<std::weak_ptr<Session>> sessions_;  ///< oldest first
   std::thread thread_;
 };
 

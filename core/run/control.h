@@ -10,7 +10,14 @@ namespace millrace::host {
 /// thread.
 class Control {
  public:
-  enum class Message : char { counts = 'C', error = 'E' };
+  /// `metrics_part`: more of it follows.
+  enum class Message : char {
+    counts = 'C',
+    error = 'E',
+    health = 'H',
+    metrics_part = 'm',
+    metrics = 'M'
+  };
 
   /// Bytes of a text that go through; well below what a socket takes as one message.
   static constexpr std::size_t kLongest = 64 * 1024;
@@ -22,11 +29,15 @@ class Control {
   /// The counts of every stage, as JSON; the first of them says that every stage is open. Left out
   /// if the supervisor does not read: newer ones follow.
   void counts(std::string_view json) const noexcept { send(Message::counts, json); }
+  /// What --admin answers in an unsupervised run.
+  void health(std::string_view json) const noexcept { send(Message::health, json); }
+  void metrics(std::string_view text) const noexcept;
   /// Why this pipeline does not run, for the status that operators see.
   void error(std::string_view text) const noexcept { send(Message::error, text); }
 
  private:
-  void send(Message kind, std::string_view text) const noexcept;
+  /// False if it has not gone through.
+  bool send(Message kind, std::string_view text) const noexcept;
   int descriptor_;
 };
 

@@ -52,7 +52,7 @@ std::string Health::why() const {
   return text;
 }
 
-std::string Health::json() const {
+std::string Health::json(std::string_view more) const {
   std::string text;
   {
     json::Object object(text);
@@ -61,6 +61,10 @@ std::string Health::json() const {
     object.member("ready", ready());
     if (!reasons.empty()) object.raw("reasons", list_of(reasons));
     if (!degraded.empty()) object.raw("degraded", list_of(degraded));
+    if (!more.empty()) {
+      text += ',';
+      text += more;
+    }
   }
   return text;
 }

@@ -24,11 +24,12 @@ struct Trouble {
 struct Health {
   static constexpr std::string_view kStarting = "starting";
   static constexpr std::string_view kRunning = "running";
+  static constexpr std::string_view kPaused = "paused";  ///< by its configuration
   static constexpr std::string_view kDraining = "draining";
   static constexpr std::string_view kFailed = "failed";
 
   std::string pipeline{};
-  std::string_view status = kStarting;
+  std::string status{kStarting};
   std::vector<Trouble> reasons{};   ///< why it is not ready
   std::vector<Trouble> degraded{};  ///< what does not work, but does not (yet) make it not ready
 
@@ -37,7 +38,8 @@ struct Health {
   void add(Trouble trouble, std::chrono::milliseconds blocked);
   /// Why it is not ready, in one line; empty if it is.
   [[nodiscard]] std::string why() const;
-  [[nodiscard]] std::string json() const;
+  /// `more`: members, as JSON, that follow.
+  [[nodiscard]] std::string json(std::string_view more = {}) const;
   [[nodiscard]] Admin::Readiness readiness() const { return {ready(), json()}; }
 };
 

@@ -32,6 +32,31 @@ std::string now_text() {
   return to_rfc3339(std::chrono::time_point_cast<Duration>(std::chrono::system_clock::now()));
 }
 
+/// What comes from elsewhere (a server's answer, a value from ZooKeeper) must neither move the
+/// cursor nor pass for a line of its own: control characters are escaped, and what follows a line
+/// end is indented.
+std::string printable(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    // U+0080 to U+009F are control characters as well, in UTF-8 C2 80 to C2 9F.
+    const bool high = byte == 0xc2 && i + 1 < text.size() &&
+                      static_cast<unsigned char>(text[i + 1]) >= 0x80 &&
+                      static_cast<unsigned char>(text[i + 1]) < 0xa0;
+    if (byte == '\n') {
+      out += "\n  ";
+    } else if (high) {
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(text[++i]));
+    } else if ((byte < 0x20 && byte != '\t') || byte == 0x7f) {
+      out += fmt::format("\\x{:02x}", byte);
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
 /// Standard error may be a full pipe or gone; there is nobody left to tell.
 void write_all(std::string_view text) {
   while (!text.empty()) {
@@ -76,8 +101,10 @@ void Logger::log(LogLevel level, std::string_view stage, std::string_view messag
     return write(line + '\n');
   }
   const std::string head = level == LogLevel::info ? "" : fmt::format("{}: ", level_name(level));
-  write(stage.empty() ? fmt::format("millrace: {}{}\n", head, message)
-                      : fmt::format("millrace: {}{}: {}\n", head, stage, message));
+  while (message.ends_with('\n')) message.remove_suffix(1);
+  const std::string text = printable(message);
+  write(stage.empty() ? fmt::format("millrace: {}{}\n", head, text)
+                      : fmt::format("millrace: {}{}: {}\n", head, stage, text));
 }
 
 void Logger::plain(std::string_view text) {
@@ -91,6 +118,7 @@ void Logger::json_line(std::string_view object) {
 void Logger::progress(std::string text) {
   if (!terminal_ || format_ == LogFormat::json) return;
   if (!text.empty()) {
+    text = printable(text);
     text.resize(std::min(text.size(), room_of_line()));
     text += '\r';  // what another program prints does not begin behind it
   }

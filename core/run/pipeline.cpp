@@ -22,29 +22,13 @@ namespace {
 sigset_t ending_signals() {
   sigset_t set;
   sigemptyset(&set);
-  sigaddset(&set, SIGINT);
-  sigaddset(&set, SIGTERM);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&set, signal);
   return set;
 }
 
-}  // namespace
-
-/// Blocks the ending signals in this thread and those it starts, for as long as it lives.
-class Pipeline::BlockSignals {
- public:
-  BlockSignals() {
-    const sigset_t set = ending_signals();
-    pthread_sigmask(SIG_BLOCK, &set, &before_);
-  }
-  BlockSignals(const BlockSignals&) = delete;
-  BlockSignals& operator=(const BlockSignals&) = delete;
-  ~BlockSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
- private:
-  sigset_t before_{};
-};
-
-namespace {
+const char* name_of(std::uint32_t signal) {
+  return signal == SIGTERM ? "SIGTERM" : signal == SIGHUP ? "SIGHUP" : "SIGINT";
+}
 
 class Descriptor {
  public:
@@ -104,8 +88,8 @@ Pipeline::~Pipeline() {
 /// Libraries start threads when stages are opened. With the ending signals blocked in all of them a
 /// signal cannot end the program past the drain; until there is something to drain, it may.
 Exit Pipeline::open(Report& report) {
-  blocked_ = std::make_unique<BlockSignals>();
   const sigset_t set = ending_signals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
   const Descriptor signals(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   const Descriptor opened(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   bool good = false;
@@ -115,11 +99,13 @@ Exit Pipeline::open(Report& report) {
   });
   while (true) {
     pollfd waits[] = {{opened.get(), POLLIN, 0}, {signals.get(), POLLIN, 0}, {line(), 0, 0}};
-    ::poll(waits, 3, -1);
+    constexpr int kPeriod = 1000;
+    ::poll(waits, 3, options_.control ? kPeriod : -1);
+    if (options_.control) options_.control->health(health().json());
     signalfd_siginfo info{};
     if (::read(signals.get(), &info, sizeof info) == sizeof info || waits[2].revents != 0) {
       logger_.log(LogLevel::info, {}, "asked to end before the pipeline had begun");
-      ::_exit(static_cast<int>(Exit::done));
+      ::_exit(static_cast<int>(info.ssi_signo == SIGINT ? Exit::interrupted : Exit::done));
     }
     if (waits[0].revents == 0) continue;
     opener.join();
@@ -279,7 +265,7 @@ void Pipeline::wait_for_end() {
     signalfd_siginfo info{};
     while (::read(signals.get(), &info, sizeof info) == sizeof info) {
       if (draining) force_end("a second signal");
-      drain(info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
+      drain(name_of(info.ssi_signo));
     }
     if (waits[2].revents != 0) {
       alone = true;
@@ -301,6 +287,9 @@ void Pipeline::tell_supervisor(bool now) {
   if (!now && time - told_ < kPeriod) return;
   told_ = time;
   options_.control->counts(summary_json(runners_));
+  const Health current = health();
+  options_.control->health(current.json());
+  options_.control->metrics(metrics_text(runners_, current.ready()));
 }
 
 void Pipeline::show_progress() {
@@ -331,9 +320,10 @@ void Pipeline::show_progress() {
 
 void Pipeline::force_end(const std::string& why) {
   // Whatever holds a lock or does not read what we print must not keep this from its end.
-  std::thread([] {
+  const Exit exit = state_.stopping ? Exit::failed : Exit::forced;
+  std::thread([exit] {
     std::this_thread::sleep_for(std::chrono::seconds(2));
-    ::_exit(static_cast<int>(Exit::forced));
+    ::_exit(static_cast<int>(exit));
   }).detach();
   const std::string stuck = at_work();
   const std::string what = fmt::format("{}: ending now; still at work: {}", why,
@@ -341,8 +331,9 @@ void Pipeline::force_end(const std::string& why) {
   logger_.progress({});
   logger_.log(LogLevel::error, {}, what);
   if (options_.control) options_.control->error(what);
+  if (state_.stopping) report_failure();
   print_summary();
-  ::_exit(static_cast<int>(Exit::forced));
+  ::_exit(static_cast<int>(exit));
 }
 
 std::string Pipeline::at_work() const {
@@ -361,11 +352,19 @@ void Pipeline::print_summary() {
   logger_.json_line(summary_json(runners_));
 }
 
+void Pipeline::report_failure() {
+  logger_.log(LogLevel::error, {}, "failed: " + state_.cause());
+  if (options_.control) options_.control->error(state_.cause());
+}
+
 Exit Pipeline::conclude() {
   Exit exit = Exit::done;
+  if (const std::string interrupted = state_.interrupted(); !interrupted.empty()) {
+    logger_.log(LogLevel::warning, {}, "interrupted: " + interrupted);
+    exit = Exit::interrupted;
+  }
   if (state_.failed) {
-    logger_.log(LogLevel::error, {}, "failed: " + state_.cause());
-    if (options_.control) options_.control->error(state_.cause());
+    report_failure();
     exit = Exit::failed;
   }
   for (const auto& runner : runners_) {

@@ -20,7 +20,7 @@
 namespace millrace::host {
 
 /// The exit codes of `millrace`.
-enum class Exit : std::uint8_t { done = 0, failed = 1, usage = 2, forced = 3 };
+enum class Exit : std::uint8_t { done = 0, failed = 1, usage = 2, forced = 3, interrupted = 130 };
 
 struct RunOptions {
   std::chrono::milliseconds drain{30000};  ///< how long an end by signal may take
@@ -33,9 +33,10 @@ struct RunOptions {
 };
 
 /// A pipeline that is put together and can be run once. A supervisor that hangs up its line is a
-/// SIGTERM to it. Signals: from `open` on SIGINT and SIGTERM
-/// are blocked in this thread; `run` takes them, and one that comes while stages are opened ends
-/// the program. SIGPIPE must be ignored by the program.
+/// SIGTERM to it. Signals: from `open` on SIGINT, SIGTERM and SIGHUP are blocked in this thread,
+/// and stay so: one that comes in the last moment does not end a program that has done its work.
+/// `run` takes them, and one that comes while stages are opened ends the program. SIGPIPE must be
+/// ignored by the program.
 class Pipeline {
  public:
   Pipeline(const Plan& plan, const RunOptions& options, Logger& logger);
@@ -61,7 +62,6 @@ class Pipeline {
   [[nodiscard]] Health health() const;
 
  private:
-  class BlockSignals;
   /// What it is doing, for its health.
   struct Phase {
     std::string_view status = Health::kStarting;
@@ -79,9 +79,9 @@ class Pipeline {
   void show_progress();
   [[noreturn]] void force_end(const std::string& why);
   void print_summary();
+  void report_failure();
   [[nodiscard]] Exit conclude();
 
-  std::unique_ptr<BlockSignals> blocked_;  ///< first: goes when all threads are gone
   const Plan& plan_;
   const RunOptions options_;
   Logger& logger_;

@@ -9,6 +9,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "run/test_stages.h"
@@ -129,6 +130,52 @@ TEST_F(PipelineTest, DeadLettersGoToTheFile) {
   std::filesystem::remove(path);
 }
 
+TEST_F(PipelineTest, DeadLettersHaveWholeLinesOnly) {
+  const auto path =
+      std::filesystem::temp_directory_path() / ("half-dead-letters-" + std::to_string(::getpid()));
+  const auto content = [&] {
+    std::ostringstream text;
+    text << std::ifstream(path).rdbuf();
+    return text.str();
+  };
+  std::ofstream(path) << "{\"item\":1}\n{\"it";
+  {
+    DeadLetters letters(path);
+    EXPECT_EQ(content(), "{\"item\":1}\n") << "half a line of a run that was killed";
+  }
+  const auto write_to_a_full_file = [&] {
+    std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{40, 40};
+    DeadLetters letters(path);
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    try {
+      letters.write("stage", "reason", Batch<Number>(std::vector<Number>{{1}, {2}}));
+    } catch (const std::system_error& error) {
+      ::_exit(error.code().value() == EFBIG ? 0 : 1);
+    }
+    ::_exit(2);
+  };
+  ::testing::GTEST_FLAG(death_test_style) = "fast";
+  EXPECT_EXIT(write_to_a_full_file(), ::testing::ExitedWithCode(0), "");
+  EXPECT_EQ(content(), "{\"item\":1}\n") << "half a line of a full disk";
+  std::filesystem::remove(path);
+}
+
+TEST_F(PipelineTest, HeartbeatsThatFailAreNoUndeliveredBatches) {
+  builder_.add("ticks", StageKind::source, {}, [] {
+    class Ticking final : public Source<Number> {
+      void run(Output<Number>& out, std::stop_token) override {
+        for (int i = 0; i < 100; ++i) out.push(Batch<Number>{});
+        out.push(Batch<Number>(std::vector<Number>{{1}}));
+      }
+    };
+    return std::make_unique<Ticking>();
+  });
+  sink({0}, [](Batch<Number>&) { throw std::runtime_error("broken"); });
+  EXPECT_EQ(run(), Exit::failed);
+  EXPECT_EQ(account(0).undelivered.value(), 1U);
+}
+
 /// Hears of everything at the end only: rejects multiples of four.
 class Late final : public Sink<Number> {
  public:
@@ -245,10 +292,15 @@ TEST_F(PipelineTest, FullQueueDropsAndCounts) {
   EXPECT_EQ(notes_.values.size() + account(1).dropped_items(), 1000U);
 }
 
-TEST_F(PipelineTest, SignalDrains) {
+class SignalTest : public PipelineTest, public ::testing::WithParamInterface<int> {};
+INSTANTIATE_TEST_SUITE_P(Signals, SignalTest, ::testing::Values(SIGINT, SIGTERM, SIGHUP));
+
+TEST_P(SignalTest, Drains) {
   source(-1, 5);
   through(0, [sent = false](Batch<Number>& in) mutable {
-    if (in.items.front().value >= 1000 && !std::exchange(sent, true)) ::kill(::getpid(), SIGTERM);
+    if (in.items.front().value >= 1000 && !std::exchange(sent, true)) {
+      ::kill(::getpid(), GetParam());
+    }
   });
   sink({1}, {}, {.queue = QueueOptions{}});
   EXPECT_EQ(run(), Exit::done);
@@ -313,7 +365,7 @@ TEST_F(IncompleteTest, InputThatEndedByItselfIsWhole) {
 
 TEST_F(IncompleteTest, InputThatWasInterruptedIsNot) {
   ask(1'000'000'000, 1'000'000'000, interrupt_at_250);
-  (void)run();
+  EXPECT_EQ(run(), Exit::interrupted);
   EXPECT_THAT(said_, ContainsRegex("'numbers' was stopped after [0-9]+ % of its input"));
 }
 

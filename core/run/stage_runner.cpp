@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <thread>
 
 #include <fmt/chrono.h>
@@ -52,6 +53,13 @@ std::string StageRunner::at_work() const {
     return fmt::format("{} ({})", plan_.name, retrying);
   }
   return state_.sampler.works_on(account_) ? plan_.name : std::string();
+}
+
+bool StageRunner::leads_to_failure() const {
+  if (!plan_.host.required && plan_.kind != StageKind::source) return false;
+  return failed_ || std::ranges::any_of(readers_, [](const Reader& reader) {
+           return reader.stage->leads_to_failure();
+         });
 }
 
 void StageRunner::add_troubles(Health& health) const {
@@ -260,12 +268,19 @@ void StageRunner::input_ended(std::size_t producer, Timekeeper& keeper) {
 
 namespace {
 
+/// Ends the `run` of a source from within its push. No std::exception, so that none takes it for an
+/// error.
+struct Ended {};
+
 /// Batches of a source that tracks nothing itself still say when they get lost.
 class CountingEmitter final : public Downstream {
  public:
-  CountingEmitter(Downstream& next, Account& account) : next_(next), account_(account) {}
+  CountingEmitter(Downstream& next, Account& account, std::function<bool()> ended)
+      : next_(next), account_(account), ended_(std::move(ended)) {}
   void push(BatchBase& batch) override {
-    if (!batch.receipt) {
+    if (ended_()) throw Ended{};
+    // Of a heartbeat nothing can be lost.
+    if (!batch.receipt && batch.type().count(batch) > 0) {
       batch.receipt = Receipt::make([&account = account_](Outcome outcome) noexcept {
         if (outcome == Outcome::failed) account.undelivered.add();
       });
@@ -276,6 +291,7 @@ class CountingEmitter final : public Downstream {
  private:
   Downstream& next_;
   Account& account_;
+  const std::function<bool()> ended_;
 };
 
 }  // namespace
@@ -283,11 +299,17 @@ class CountingEmitter final : public Downstream {
 void StageRunner::run_source() noexcept {
   Timekeeper keeper(state_.sampler, &account_);
   Emitter emitter(*this, keeper);
-  CountingEmitter counting(emitter, account_);
+  // A queue gives out what it holds before it ends. Where that can only fail it comes back, and it
+  // would do so for ever.
+  CountingEmitter counting(emitter, account_, [this] {
+    return plan_.gives_out && state_.stopping && leads_to_failure();
+  });
   {
     const OnAccount mine(keeper, &account_);
     try {
       instances_.front()->stage->run_erased(counting, state_.stop.get_token());
+    } catch (const Ended&) {
+      // What it holds stays in the queue.
     } catch (...) {
       fail(thrown_text());
     }

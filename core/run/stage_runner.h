@@ -60,6 +60,10 @@ struct RunState {
     const std::lock_guard lock(mutex_);
     if (cut_short_.empty()) cut_short_ = std::move(what);
   }
+  [[nodiscard]] std::string interrupted() const {
+    const std::lock_guard lock(mutex_);
+    return cut_short_;
+  }
   /// Why not all of the input has come or will come, as far as is known now; empty: nothing is
   /// missing.
   [[nodiscard]] std::string incomplete() const {
@@ -93,6 +97,8 @@ class StageRunner {
   /// Its name, if at this moment it is in a call of the stage's own code; with the reason, if the
   /// call has failed and is repeated. Else empty.
   [[nodiscard]] std::string at_work() const;
+  /// It has failed, or a required stage behind it has: a batch's receipt can only fail.
+  [[nodiscard]] bool leads_to_failure() const;
   /// What keeps it from its work at this moment. Any thread.
   void add_troubles(Health& health) const;
   [[nodiscard]] bool retrying() const { return retries_.outage().has_value(); }

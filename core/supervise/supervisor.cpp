@@ -10,6 +10,7 @@
 #include <utility>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/signalfd.h>
@@ -39,7 +40,7 @@ constexpr seconds kStable{60};
 sigset_t watched_signals() {
   sigset_t set;
   sigemptyset(&set);
-  for (const int signal : {SIGINT, SIGTERM, SIGCHLD}) sigaddset(&set, signal);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) sigaddset(&set, signal);
   return set;
 }
 
@@ -62,6 +63,41 @@ std::optional<bool> is_paused(const std::map<std::string, std::string>& values) 
   return std::nullopt;
 }
 
+/// The families of the supervisor's own.
+std::string supervisor_metrics(bool ready, const ConfigStatus& status,
+                               const std::vector<Conditions::State>& conditions) {
+  std::string text = fmt::format(
+      "# HELP millrace_ready 1 while /health answers 200.\n# TYPE millrace_ready gauge\n"
+      "millrace_ready {}\n",
+      ready ? 1 : 0);
+  const auto gauge = [&text](std::string_view name, std::string_view help, auto value) {
+    text += fmt::format("# HELP {0} {1}\n# TYPE {0} gauge\n{0} {2}\n", name, help, value);
+  };
+  gauge("millrace_config_generation", "Generation of the configuration that runs.", status.applied);
+  gauge("millrace_config_newest_generation", "Newest generation of the configuration.",
+        status.seen);
+  gauge("millrace_config_ok", "0 while the newest configuration cannot be applied.",
+        status.ok ? 1 : 0);
+  gauge("millrace_restarts", "Restarts of the pipeline that nobody asked for.", status.restarts);
+  if (!conditions.empty()) {
+    text +=
+        "# HELP millrace_config_condition 1 while a condition of the provider holds, by name.\n"
+        "# TYPE millrace_config_condition gauge\n";
+  }
+  for (const auto& [name, holds] : conditions) {
+    text += fmt::format("millrace_config_condition{{name=\"{}\"}} {}\n", name, holds ? 1 : 0);
+  }
+  return text;
+}
+
+/// A process's metrics without its own `millrace_ready`, which come first.
+std::string_view without_readiness(std::string_view metrics) {
+  const std::size_t next = metrics.find("# HELP", 1);
+  return metrics.starts_with("# HELP millrace_ready ") && next != std::string_view::npos
+             ? metrics.substr(next)
+             : metrics;
+}
+
 std::string without_line_ends(std::string text) {
   while (text.ends_with('\n')) text.pop_back();
   return text;
@@ -80,11 +116,22 @@ Supervisor::Supervisor(const Plan::Stage& provider, SuperviseOptions options, Lo
   pthread_sigmask(SIG_BLOCK, &set, &mask_before_);
   signals_ = ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
   if (signals_ < 0) throw std::system_error(errno, std::generic_category(), "signalfd");
+  publish();
+  if (options_.admin != nullptr) {
+    options_.admin->answer({[published = published_] {
+                              const std::lock_guard lock(published->mutex);
+                              return published->health;
+                            },
+                            [published = published_] {
+                              const std::lock_guard lock(published->mutex);
+                              return published->metrics;
+                            }});
+  }
 }
 
 Supervisor::~Supervisor() {
+  // The signals stay blocked: one in the last moment does not change the exit code.
   ::close(signals_);
-  pthread_sigmask(SIG_SETMASK, &mask_before_, nullptr);
 }
 
 Exit Supervisor::run(Report& report) {
@@ -134,6 +181,7 @@ Exit Supervisor::loop() {
     if (worker_) poll_worker();
     if (ending_ && !worker_ && !exit_) exit_ = provider_failed_ ? Exit::failed : Exit::done;
     if (!exit_ && !worker_ && next_ && steady_clock::now() >= start_at_) start_worker();
+    publish();
   }
   return *exit_;
 }
@@ -147,10 +195,12 @@ void Supervisor::wait_for_news() {
   if (trial_) consider(trial_until_);
   if (kill_at_) consider(*kill_at_);
   if (!worker_ && next_) consider(start_at_);
-  int patience = -1;
+  // What fails gets older, see --blocked.
+  int patience = options_.admin != nullptr ? 1000 : -1;
   if (until) {
     const auto left = std::chrono::ceil<milliseconds>(*until - steady_clock::now());
-    patience = static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 60000));
+    patience = static_cast<int>(
+        std::clamp<std::int64_t>(left.count(), 0, options_.admin != nullptr ? patience : 60000));
   }
   ::poll(waits.data(), waits.size(), patience);
 }
@@ -159,6 +209,10 @@ void Supervisor::take_signals() {
   signalfd_siginfo info{};
   while (::read(signals_, &info, sizeof info) == sizeof info) {
     if (info.ssi_signo == SIGCHLD) continue;
+    if (info.ssi_signo == SIGHUP) {
+      reload();
+      continue;
+    }
     const char* name = info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT";
     next_.reset();
     trial_.reset();
@@ -190,10 +244,23 @@ void Supervisor::take_news() {
     trial_.reset();
     refuse(news.unreadable->generation, news.unreadable->why);
   }
-  if (news.values) begin_trial(std::move(*news.values));
+  if (news.values) {
+    newest_ = *news.values;
+    begin_trial(std::move(*news.values));
+  }
 }
 
-void Supervisor::begin_trial(ConfigValues values) {
+void Supervisor::reload() {
+  if (ending_) return;
+  if (!newest_) {
+    logger_.log(LogLevel::info, {}, "SIGHUP: there is no configuration yet");
+    return;
+  }
+  logger_.log(LogLevel::info, {}, "SIGHUP: reading the pipeline file again");
+  begin_trial(*newest_, true);
+}
+
+void Supervisor::begin_trial(ConfigValues values, bool again) {
   status_.seen = values.generation;
   trial_.reset();
   const std::optional<bool> paused = is_paused(values.values);
@@ -207,7 +274,7 @@ void Supervisor::begin_trial(ConfigValues values) {
     const Handover* current = next_                 ? &*next_
                               : worker_ && !paused_ ? &worker_->handover()
                                                     : nullptr;
-    if (current != nullptr && current->pipeline == handover.pipeline &&
+    if (!again && current != nullptr && current->pipeline == handover.pipeline &&
         current->config.values == handover.config.values) {
       logger_.log(
           LogLevel::info, "config",
@@ -274,6 +341,7 @@ void Supervisor::refuse(std::uint64_t generation, std::string why) {
   status_.seen = generation;
   status_.ok = false;
   status_.error = std::move(why);
+  refused_since_ = steady_clock::now();
   tell_status();
 }
 
@@ -325,6 +393,7 @@ void Supervisor::poll_worker() {
 
 void Supervisor::worker_ended(const ProcessEnd& end) {
   const std::unique_ptr<Worker> worker = std::move(worker_);
+  waiting_since_ = steady_clock::now();
   const bool asked = kill_at_.has_value();
   kill_at_.reset();
   status_.pid = 0;
@@ -334,7 +403,7 @@ void Supervisor::worker_ended(const ProcessEnd& end) {
     return;
   }
   if (asked) {
-    if (!end.exited_with(0)) {
+    if (!end.exited_with(0) && !end.exited_with(static_cast<int>(Exit::interrupted))) {
       logger_.log(LogLevel::warning, {},
                   fmt::format("the pipeline ended with {} {}", end.text(),
                               paused_ ? "as it was paused" : "for its restart"));
@@ -354,6 +423,7 @@ void Supervisor::worker_ended(const ProcessEnd& end) {
   if (!worker->errors().empty()) why += ":\n" + without_line_ends(worker->errors());
   status_.ok = false;
   status_.error = why;
+  refused_since_ = steady_clock::now();
   ++status_.restarts;
   next_ = worker->handover();
   if (steady_clock::now() - worker_since_ >= kStable) failures_ = 0;
@@ -382,6 +452,75 @@ void Supervisor::restart_later() {
   start_at_ = steady_clock::now() + pause;
   logger_.log(LogLevel::info, {},
               fmt::format("starting the pipeline again in {} ms", pause.count()));
+}
+
+Health Supervisor::health() const {
+  const auto now = steady_clock::now();
+  const auto config = [](std::string what, Time since) {
+    return Trouble{.stage = "config", .what = std::move(what), .since = since, .at_once = true};
+  };
+  Health health{.pipeline = options_.pipeline};
+  if (ending_) {
+    health.status = Health::kDraining;
+  } else if (worker_ && !kill_at_) {
+    const auto told = nlohmann::json::parse(worker_->health(), nullptr, false);
+    if (told.is_object()) {
+      health.status = told.value("status", std::string(Health::kStarting));
+      for (const auto& [name, list] :
+           {std::pair{"reasons", &health.reasons}, std::pair{"degraded", &health.degraded}}) {
+        for (const auto& one : told.value(name, nlohmann::json::array())) {
+          list->push_back({.stage = one.value("stage", std::string()),
+                           .what = one.value("what", std::string()),
+                           .since = now - seconds(one.value("seconds", std::int64_t{0})),
+                           .tolerated = !one.value("required", true)});
+        }
+      }
+    } else {
+      health.reasons.push_back(config("the pipeline's process starts", worker_since_));
+    }
+    // It reports every 2 s.
+    if (now - worker_->heard() >= std::max<milliseconds>(options_.blocked, seconds(5))) {
+      health.reasons.push_back(
+          config("the pipeline's process has reported nothing since", worker_->heard()));
+    }
+  } else if (paused_) {
+    health.status = Health::kPaused;
+  } else if (worker_) {
+    health.reasons.push_back(config("the pipeline ends for its restart", worker_since_));
+  } else if (next_) {
+    health.reasons.push_back(config("the pipeline is started again", waiting_since_));
+  } else {
+    health.reasons.push_back(config("waiting for a configuration", waiting_since_));
+  }
+  if (!status_.ok) {
+    health.reasons.push_back(config(
+        status_.seen == status_.applied
+            ? status_.error
+            : fmt::format("generation {} cannot be applied: {}", status_.seen, status_.error),
+        refused_since_));
+  }
+  for (const Conditions::Failing& failing : account_.conditions.failing()) {
+    health.add({.stage = "config",
+                .what = fmt::format("{}: {}", failing.name, failing.why),
+                .since = failing.since,
+                .at_once = failing.at_once},
+               options_.blocked);
+  }
+  return health;
+}
+
+void Supervisor::publish() {
+  if (options_.admin == nullptr) return;
+  const Health now = health();
+  const bool ready = now.ready();
+  std::string metrics = supervisor_metrics(ready, status_, account_.conditions.states());
+  // The process knows nothing of its configuration's fate: its own word on being ready is left out.
+  if (worker_) metrics += without_readiness(worker_->metrics());
+  const std::lock_guard lock(published_->mutex);
+  published_->health = {
+      ready, now.json(fmt::format(R"("applied":{},"newest":{},"restarts":{})", status_.applied,
+                                  status_.seen, status_.restarts))};
+  published_->metrics = std::move(metrics);
 }
 
 void Supervisor::tell_status() {

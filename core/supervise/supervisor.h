@@ -4,6 +4,7 @@
 #include <csignal>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <random>
 #include <stop_token>
@@ -14,6 +15,8 @@
 
 #include "graph/plan.h"
 #include "run/account.h"
+#include "run/admin.h"
+#include "run/health.h"
 #include "run/host_context.h"
 #include "run/logger.h"
 #include "run/pipeline.h"
@@ -30,7 +33,10 @@ struct SuperviseOptions {
   std::vector<std::string> check_arguments;
   std::vector<std::string> run_arguments;
   std::chrono::milliseconds drain{30000};
+  std::chrono::milliseconds blocked{10000};  ///< see RunOptions
   std::filesystem::path data_folder;
+  std::string pipeline;    ///< its name, for the health
+  Admin* admin = nullptr;  ///< answers for the supervisor and the pipeline's process; outlives it
 };
 
 /// Runs a pipeline file that names a config provider: watches the provider, checks each new
@@ -46,7 +52,8 @@ class Supervisor {
   Supervisor& operator=(const Supervisor&) = delete;
   ~Supervisor();
 
-  /// Until SIGTERM or SIGINT (then the pipeline's exit code), or the pipeline has done all there
+  /// Until SIGTERM or SIGINT (then the pipeline's exit code; SIGHUP: the newest configuration and
+  /// the pipeline file are read again), or the pipeline has done all there
   /// was to do, or the provider fails. Problems of the provider's options go to `report`.
   [[nodiscard]] Exit run(Report& report);
 
@@ -60,7 +67,9 @@ class Supervisor {
   void take_signals();
   void take_news();
 
-  void begin_trial(ConfigValues values);
+  /// `again`: also if nothing has changed.
+  void begin_trial(ConfigValues values, bool again = false);
+  void reload();
   void pause(std::uint64_t generation);
   void poll_trial();
   void refuse(std::uint64_t generation, std::string why);
@@ -71,6 +80,9 @@ class Supervisor {
   void stop_worker();
   void restart_later();
   void tell_status();
+  /// Leaves for --admin how things stand.
+  void publish();
+  [[nodiscard]] Health health() const;
 
   const Plan::Stage& plan_;
   const SuperviseOptions options_;
@@ -91,6 +103,16 @@ class Supervisor {
   std::optional<Time> kill_at_;   ///< set while the worker is being stopped
   std::optional<Handover> next_;  ///< to be started, when there is no worker, at `start_at_`
   Time start_at_{};
+  std::optional<ConfigValues> newest_;                     ///< that could be read
+  Time waiting_since_ = std::chrono::steady_clock::now();  ///< there has been no process since
+  Time refused_since_{};                                   ///< `status_` is not ok since
+  struct Published {
+    std::mutex mutex;
+    Admin::Readiness health;
+    std::string metrics;
+  };
+  /// The server's thread may ask while this goes away.
+  const std::shared_ptr<Published> published_ = std::make_shared<Published>();
   std::optional<Handover> wanted_;  ///< the last that was found good
   std::optional<Handover> good_;    ///< the last that came up
   int failures_ = 0;                ///< ends in a row that nobody asked for

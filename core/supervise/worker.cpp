@@ -83,8 +83,22 @@ bool Worker::listen() {
     if (task_ == Task::run) {
       const auto kind = static_cast<Control::Message>(text.front());
       text.remove_prefix(1);
+      heard_ = std::chrono::steady_clock::now();
       if (kind == Control::Message::counts) {
         counts_ = text;
+        continue;
+      }
+      if (kind == Control::Message::health) {
+        health_ = text;
+        continue;
+      }
+      if (kind == Control::Message::metrics_part || kind == Control::Message::metrics) {
+        metrics_parts_ += text;
+        // A part may have got lost on the way; whole ones follow.
+        if (kind == Control::Message::metrics && metrics_parts_.starts_with("# HELP")) {
+          metrics_ = metrics_parts_;
+        }
+        if (kind == Control::Message::metrics) metrics_parts_.clear();
         continue;
       }
       if (!errors_.empty() && !errors_.ends_with('\n')) errors_ += '\n';

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <csignal>
 #include <cstdint>
 #include <memory>
@@ -41,6 +42,11 @@ class Worker {
   /// A pipeline has opened every stage.
   [[nodiscard]] bool is_up() const noexcept { return !counts_.empty(); }
   [[nodiscard]] const std::string& counts() const noexcept { return counts_; }
+  /// What it answers for --admin: JSON and text; empty until it has.
+  [[nodiscard]] const std::string& health() const noexcept { return health_; }
+  [[nodiscard]] const std::string& metrics() const noexcept { return metrics_; }
+  /// When it was heard of last.
+  [[nodiscard]] std::chrono::steady_clock::time_point heard() const noexcept { return heard_; }
   /// The errors it told.
   [[nodiscard]] const std::string& errors() const noexcept { return errors_; }
 
@@ -51,6 +57,10 @@ class Worker {
   const Handover handover_;
   int line_ = -1;
   std::string counts_;
+  std::string health_;
+  std::string metrics_;
+  std::string metrics_parts_;
+  std::chrono::steady_clock::time_point heard_ = std::chrono::steady_clock::now();
   std::string errors_;
   std::unique_ptr<Process> process_;
 };

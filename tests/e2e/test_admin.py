@@ -1,9 +1,13 @@
 """Health and metrics of a running pipeline."""
+import contextlib
 import json
 import re
+import resource
 import signal
+import socket
 import subprocess
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import pytest
@@ -52,10 +56,24 @@ def test_health_and_metrics_of_a_run(running):
     assert process.wait(30) == 0
 
 
+def test_idle_connections_do_not_keep_others_out(running):
+    """With 40 descriptors in all; the oldest connections give way."""
+    process, url = running
+    until(lambda: get(f"{url}/health")[0] == 200, 30, "it runs")
+    address = urllib.parse.urlparse(url)
+    limit = 40
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+    with contextlib.ExitStack() as stack:
+        for _ in range(3 * limit):
+            stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=10))
+        assert get(f"{url}/health")[0] == 200
+
+
 def test_draining_is_not_healthy(running):
     process, url = running
     until(lambda: get(f"{url}/health")[0] == 200, 30, "it runs")
     process.send_signal(signal.SIGTERM)
+    assert b"pipeline 'p'" in process.stderr.readline()
     assert b"SIGTERM" in process.stderr.readline()
     # The source waits in a read of standard input, so the drain lasts until that ends.
     try:

@@ -274,9 +274,75 @@ def test_threads_that_plugins_start_take_no_signals(tmp_path):
         url = re.search(r"health and metrics on (\S+)", process.stderr.readline().decode()).group(1)
         until(lambda: health(url)[0] == 200, 30, "it runs")
         process.send_signal(signal.SIGTERM)
+        assert b"capture (source-pcap)" in process.stderr.readline()
         assert b"SIGTERM: stopping" in process.stderr.readline()
         process.stdin.close()
         assert process.wait(30) == 0
+
+
+QUEUE_THAT_FAILS = """
+[stage.capture]
+use  = "source-pcap"
+file = "-"
+[stage.sessions]
+use  = "split-memory.tickets"
+from = "capture"
+[stage.queue]
+use   = "queue-memory"
+from  = "sessions"
+delay = "0s"
+[stage.claim]
+use  = "split-memory.claim"
+from = "queue"
+[stage.out]
+use       = "sink-file"
+from      = "claim"
+path      = "/dev/full"
+retry_for = "0s"
+"""
+
+
+def test_an_error_behind_a_queue_ends_the_run_and_names_the_stage(tmp_path):
+    """The queue gives out again what fails, and would do so until --drain."""
+    path = pipeline(tmp_path, QUEUE_THAT_FAILS)
+    result = run("run", path, "--drain", "1h", stdin=SAMPLE.open("rb"), timeout=120)
+    assert result.returncode == 1, result.stderr
+    assert "millrace: error: failed: stage 'out' (sink-file): " in result.stderr
+    assert "still at work" not in result.stderr
+
+
+def test_what_is_stuck_after_an_error_is_named_and_the_exit_code_is_that_of_the_error(tmp_path):
+    """The source waits for its input and cannot be stopped."""
+    path = pipeline(tmp_path, QUEUE_THAT_FAILS)
+    with subprocess.Popen([PROGRAM, "run", path, "--drain", "1s"], stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+                          cwd=SOURCE) as process:
+        process.stdin.write(SAMPLE.read_bytes())
+        process.stdin.flush()
+        assert process.wait(120) == 1
+        assert b"failed: stage 'out' (sink-file): " in process.stderr.read()
+
+
+def test_descriptors_that_are_closed_do_not_become_those_of_files(tmp_path):
+    path = pipeline(tmp_path, CAPTURE, SESSIONS, PRINT.replace('"-"', f'"{tmp_path}/out.jsonl"'))
+    subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", PROGRAM, "run", path, "--var", f"CAPTURE={SAMPLE}"],
+                   cwd=SOURCE, check=True, timeout=120)
+    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert lines and all(isinstance(json.loads(line), dict) for line in lines)
+
+
+def test_results_to_a_standard_output_that_is_closed_are_an_error(tmp_path):
+    path = pipeline(tmp_path, CAPTURE, SESSIONS, PRINT + 'retry_for = "0s"\n')
+    result = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", PROGRAM, "run", path, "--var", f"CAPTURE={SAMPLE}"],
+                            cwd=SOURCE, check=False, timeout=120, capture_output=True, text=True)
+    assert result.returncode == 1, result.stderr
+    assert "Bad file descriptor" in result.stderr
+
+
+def test_the_start_is_logged_with_version_and_stages(tmp_path):
+    path = pipeline(tmp_path, '[pipeline]\nname = "p"\n', CAPTURE, SESSIONS, PRINT)
+    result = run("run", path, "--var", f"CAPTURE={SAMPLE}")
+    assert re.search(rf"^millrace: millrace [0-9.]+: pipeline 'p' \({path}\): capture \(source-pcap\), "
+                     r"sessions \(split-memory\), print \(sink-file\)$", result.stderr, re.M), result.stderr
 
 
 def test_a_plugin_that_is_not_named_is_never_opened(tmp_path):
@@ -342,7 +408,7 @@ def test_json_log_is_json_on_every_line(tmp_path):
     assert [stage["stage"] for stage in summary["stages"]] == ["capture", "sessions", "print"]
     bad = run("run", path, "--log-format", "json", "--var", "CAPTURE=/nonexistent")
     assert bad.returncode == 2
-    assert "no file '/nonexistent'" in json.loads(bad.stderr.splitlines()[0])["message"]
+    assert any("no file '/nonexistent'" in json.loads(line)["message"] for line in bad.stderr.splitlines())
     missing = run("run", tmp_path / "none.toml", "--log-format", "json")
     assert json.loads(missing.stderr)["message"].startswith(f"{tmp_path}/none.toml: cannot read")
 

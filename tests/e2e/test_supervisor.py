@@ -6,9 +6,10 @@ import re
 import signal
 import socket
 import subprocess
+import urllib.request
 
 import pytest
-from millrace import BUILD, SAMPLE, Running, pipeline, run, until
+from millrace import BUILD, SAMPLE, Running, health, pipeline, run, until
 
 FILE = """
 [pipeline]
@@ -179,12 +180,78 @@ def test_a_configuration_that_does_not_come_up_gives_way_to_the_last_that_did(tm
             new.write_text('fault = "open"\n', encoding="utf-8")
             new.rename(values)
             it.wait_for("going back to generation 1")
-            assert it.text().count("the pipeline ended with exit code 1:\nend: cannot start: open was told to throw") == 3
+            assert it.text().count("the pipeline ended with exit code 1:\n  end: cannot start: open was told to throw") == 3
             it.wait_for("runs with generation 1", count=2)
             it.drain()
         finally:
             silence.kill()
             it.kill()
+
+
+@pytest.fixture
+def supervised(tmp_path):
+    """A pipeline that waits for its input, under a supervisor that waits for its values; writes values, and the address."""
+    values = tmp_path / "values.toml"
+    path = pipeline(tmp_path, FILE.format(path=values).replace('interface = "${config.interface}"', 'file = "-"') +
+                    '[stage.end]\nuse = "good"\nfrom = "capture"\nfault = "${config.fault}"\n')
+
+    def write(text):
+        new = values.with_suffix(".new")
+        new.write_text(text, encoding="utf-8")
+        new.rename(values)
+    write('= no TOML\n')
+    with subprocess.Popen(["sleep", "1000"], stdout=subprocess.PIPE) as silence:
+        it = Running(tmp_path / "log", path, "--plugins", BUILD / "tests/plugins", "--admin", "127.0.0.1:0",
+                     stdin=silence.stdout)
+        try:
+            yield it, write, it.wait_for(r"health and metrics on (\S+)").group(1)
+        finally:
+            silence.kill()
+            it.kill()
+
+
+def test_health_answers_before_during_and_between_pipelines(supervised):
+    it, write, url = supervised
+    status, answer = until(lambda: (found := health(url))[1].get("reasons") and found, 30, "a reason")
+    assert status == 503 and answer["status"] == "starting" and answer["applied"] == 0, answer
+    it.wait_for("cannot be applied")
+    until(lambda: any("cannot be applied" in one["what"] for one in health(url)[1]["reasons"]), 30, "the error")
+    write('fault = "none"\n')
+    until(lambda: health(url)[0] == 200, 30, "it is ready")
+    good = health(url)[1]
+    assert good["ready"] and good["status"] == "running" and good["applied"] == good["newest"], good
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:
+        metrics = response.read().decode()
+    assert metrics.count("# HELP millrace_ready ") == 1
+    assert "\nmillrace_ready 1\n" in metrics
+    assert re.search(r"^millrace_config_generation \d+$", metrics, re.M)
+    assert 'millrace_items_in_total{stage="sessions"}' in metrics
+    write('fault = "nosuch"\n')
+    answer = until(lambda: (found := health(url))[0] == 503 and found[1], 30, "the refused one")
+    assert answer["status"] == "running" and answer["applied"] == good["applied"] < answer["newest"], answer
+    assert any(one["stage"] == "config" and f"generation {answer['newest']} cannot be applied" in one["what"]
+               for one in answer["reasons"]), answer
+    write('fault = "none" # again\n')
+    until(lambda: health(url)[0] == 200, 30, "it is ready again")
+
+
+def test_sighup_reads_the_pipeline_file_again(supervised):
+    it, write, url = supervised
+    write('fault = "none"\n')
+    until(lambda: health(url)[0] == 200, 30, "it is ready")
+    first = processes(it.process.pid)
+    it.process.send_signal(signal.SIGHUP)
+    it.wait_for("SIGHUP: reading the pipeline file again")
+    it.wait_for(r"the pipeline runs with generation \d+", count=2)
+    assert processes(it.process.pid) != first
+
+
+def test_the_pipelines_process_is_called_millrace(supervised):
+    it, write, url = supervised
+    write('fault = "none"\n')
+    it.wait_for(r"the pipeline runs with generation \d+")
+    (child,) = processes(it.process.pid)
+    assert pathlib.Path(f"/proc/{child}/comm").read_text(encoding="utf-8") == "millrace\n"
 
 
 @pytest.mark.parametrize("arguments, words", [
