@@ -19,6 +19,12 @@ constexpr std::uint8_t kFragment = 44;
 constexpr std::uint8_t kAuthentication = 51;
 constexpr std::uint8_t kDestination = 60;
 constexpr std::uint8_t kMobility = 135;
+constexpr std::uint8_t kHostIdentity = 139;
+constexpr std::uint8_t kShim6 = 140;
+constexpr std::uint8_t kJumboPayload = 0xC2;  ///< a hop-by-hop option
+
+constexpr std::size_t kTcpHeader = 20;
+constexpr std::size_t kUdpHeader = 8;
 
 constexpr std::size_t kMostOffset = 65000;
 
@@ -44,6 +50,7 @@ class Bytes {
   }
   [[nodiscard]] const std::byte* at(std::size_t offset) const { return data_ + offset; }
   [[nodiscard]] std::size_t size() const { return size_; }
+  [[nodiscard]] Bytes first(std::size_t count) const { return {data_, std::min(count, size_)}; }
 
  private:
   const std::byte* data_;
@@ -55,9 +62,20 @@ struct Network {
   std::uint8_t protocol = 0;
   std::uint8_t family = 4;
   std::size_t l4 = 0;
-  std::size_t end = 0;  ///< of the packet's bytes: captured, and not beyond what the header names
-  std::size_t src = 0;  ///< offsets of the addresses
+  std::size_t end = 0;   ///< of the packet's bytes: captured, and not beyond what the header names
+  bool cut = false;      ///< the packet goes on behind what was captured
+  bool endless = false;  ///< the header names no length
+  std::size_t data = 0;  ///< of a fragment: where its data begins
+  std::size_t src = 0;   ///< offsets of the addresses
   std::size_t dst = 0;
+
+  /// The packet ends at `header_end` of its own accord or was cut by the capture.
+  void set_end(std::size_t header_end, const Bytes& bytes) {
+    cut = header_end > bytes.size();
+    end = cut ? bytes.size() : header_end;
+  }
+  /// What it is that a header does not fit into the packet.
+  [[nodiscard]] Decode too_short() const { return cut ? Decode::truncated : Decode::malformed; }
 };
 
 bool is_vlan(std::uint16_t type) {
@@ -113,66 +131,144 @@ Decode link_layer(const Packet& packet, const Bytes& bytes, std::size_t& l3) {
   return Decode::link_type;
 }
 
-Decode ipv4(const Bytes& bytes, std::size_t l3, Network& network, Decoded& decoded) {
+/// The header names no length: the packet is what the frame holds.
+void set_endless(const Packet& packet, const Bytes& bytes, Network& network) {
+  network.endless = true;
+  network.cut = packet.length > packet.captured;
+  network.end = bytes.size();
+}
+
+/// RFC 4302 section 2.
+Decode skip_authentication(const Bytes& packet, Network& network) {
+  if (!packet.has(network.l4, 8)) return network.too_short();
+  network.protocol = packet.u8(network.l4);
+  network.l4 += (packet.u8(network.l4 + 1) + 2U) * 4U;
+  return Decode::transport;
+}
+
+Decode ipv4(const Packet& packet, const Bytes& bytes, std::size_t l3, Network& network,
+            Decoded& decoded) {
   if (!bytes.has(l3, 20)) return Decode::truncated;
   const std::size_t header = (bytes.u8(l3) & 0x0FU) * 4U;
   if (header < 20) return Decode::malformed;
   if (!bytes.has(l3, header)) return Decode::truncated;
   const std::size_t total = bytes.u16(l3 + 2);
-  network.end = total >= header ? std::min(bytes.size(), l3 + total) : bytes.size();
+  if (total == 0) {
+    set_endless(packet, bytes, network);
+  } else if (total < header) {
+    return Decode::malformed;
+  } else {
+    network.set_end(l3 + total, bytes);
+  }
   network.protocol = bytes.u8(l3 + 9);
   network.l4 = l3 + header;
+  network.data = network.l4;
   network.src = l3 + 12;
   network.dst = l3 + 16;
   const std::uint16_t fragment = bytes.u16(l3 + 6);
-  decoded.fragment = (fragment & 0x3FFFU) != 0;
-  return (fragment & 0x1FFFU) != 0 ? Decode::later_fragment : Decode::transport;
+  if ((fragment & 0x3FFFU) != 0) {
+    decoded.fragment = true;
+    decoded.fragment_offset = static_cast<std::uint16_t>(fragment << 3U);
+    if ((fragment & 0x1FFFU) != 0) return Decode::later_fragment;
+  }
+  const Bytes whole = bytes.first(network.end);
+  while (network.protocol == kAuthentication) {
+    if (const Decode kind = skip_authentication(whole, network); kind != Decode::transport) {
+      return kind;
+    }
+  }
+  return Decode::transport;
+}
+
+/// RFC 2675: the length in the jumbo payload option of the hop-by-hop header at `at`; 0: none.
+std::size_t jumbo_length(const Bytes& bytes, std::size_t at) {
+  if (!bytes.has(at, 8)) return 0;
+  const std::size_t end = at + (bytes.u8(at + 1) + 1U) * 8U;
+  at += 2;
+  while (at < end && bytes.has(at, 2)) {
+    const std::uint8_t type = bytes.u8(at);
+    if (type == 0) {  // one byte of padding
+      ++at;
+      continue;
+    }
+    const std::size_t size = bytes.u8(at + 1);
+    if (type == kJumboPayload && size == 4 && bytes.has(at + 2, 4)) return bytes.u32(at + 2);
+    at += 2 + size;
+  }
+  return 0;
 }
 
 /// RFC 8200 section 4; AH: RFC 4302.
-Decode ipv6(const Bytes& bytes, std::size_t l3, Network& network, Decoded& decoded) {
+Decode ipv6(const Packet& packet, const Bytes& bytes, std::size_t l3, Network& network,
+            Decoded& decoded) {
   constexpr std::size_t kHeader = 40;
   if (!bytes.has(l3, kHeader)) return Decode::truncated;
-  const std::size_t payload = bytes.u16(l3 + 4);
-  network.end = payload == 0 ? bytes.size() : std::min(bytes.size(), l3 + kHeader + payload);
   network.family = 6;
   network.src = l3 + 8;
   network.dst = l3 + 24;
-  std::uint8_t next = bytes.u8(l3 + 6);
-  std::size_t at = l3 + kHeader;
+  network.protocol = bytes.u8(l3 + 6);
+  network.l4 = l3 + kHeader;
+  std::size_t payload = bytes.u16(l3 + 4);
+  if (payload == 0 && network.protocol == kHopByHop) payload = jumbo_length(bytes, network.l4);
+  if (payload == 0) {
+    set_endless(packet, bytes, network);
+  } else {
+    network.set_end(l3 + kHeader + payload, bytes);
+  }
+  const Bytes whole = bytes.first(network.end);
+  std::size_t& at = network.l4;
   while (true) {
-    switch (next) {
+    switch (network.protocol) {
       case kHopByHop:
       case kRouting:
       case kDestination:
       case kMobility:
-        if (!bytes.has(at, 8)) return Decode::truncated;
-        next = bytes.u8(at);
-        at += (bytes.u8(at + 1) + 1U) * 8U;
+      case kHostIdentity:
+      case kShim6:
+        if (!whole.has(at, 8)) return network.too_short();
+        network.protocol = whole.u8(at);
+        at += (whole.u8(at + 1) + 1U) * 8U;
         break;
       case kAuthentication:
-        if (!bytes.has(at, 8)) return Decode::truncated;
-        next = bytes.u8(at);
-        at += (bytes.u8(at + 1) + 2U) * 4U;
+        if (const Decode kind = skip_authentication(whole, network); kind != Decode::transport) {
+          return kind;
+        }
         break;
       case kFragment: {
-        if (!bytes.has(at, 8)) return Decode::truncated;
-        next = bytes.u8(at);
-        const std::uint16_t offset = bytes.u16(at + 2);
-        decoded.fragment = decoded.fragment || (offset & 0xFFF9U) != 0;
+        if (!whole.has(at, 8)) return network.too_short();
+        network.protocol = whole.u8(at);
+        const std::uint16_t offset = whole.u16(at + 2);
         at += 8;
-        if ((offset & 0xFFF8U) != 0) {
-          network.protocol = next;
-          network.l4 = at;
-          return Decode::later_fragment;
+        if ((offset & 0xFFF9U) != 0) {
+          decoded.fragment = true;
+          decoded.fragment_offset = static_cast<std::uint16_t>(offset & 0xFFF8U);
+          network.data = at;
         }
+        if ((offset & 0xFFF8U) != 0) return Decode::later_fragment;
         break;
       }
       default:
-        network.protocol = next;
-        network.l4 = at;
         return Decode::transport;
     }
+  }
+}
+
+/// Whether a later fragment with this protocol or IPv6 next header may be one of TCP or UDP: an
+/// extension header can stand between (RFC 8200 section 4.5).
+bool may_be_transport(const Network& network) {
+  switch (network.protocol) {
+    case kTcp:
+    case kUdp:
+    case kAuthentication:
+      return true;
+    case kRouting:
+    case kDestination:
+    case kMobility:
+    case kHostIdentity:
+    case kShim6:
+      return network.family == 6;
+    default:
+      return false;
   }
 }
 
@@ -225,31 +321,56 @@ void set_key(const Bytes& bytes, const Network& network, std::uint16_t src_port,
   key.high_port = src_low ? dst_port : src_port;
 }
 
-Decode transport(const Bytes& bytes, const Network& network, Decoded& decoded) {
-  if (network.protocol != kTcp && network.protocol != kUdp) return Decode::not_tcp_udp;
+/// Where no header names a length, padding must not be taken for a transport header.
+bool plausible(const Packet& packet, const Bytes& bytes, const Network& network) {
   const std::size_t l4 = network.l4;
-  if (!bytes.has(l4, 4)) return Decode::truncated;
+  const std::size_t size = packet.length > l4 ? packet.length - l4 : 0;
+  if (network.protocol == kTcp) {
+    return size >= kTcpHeader && (!bytes.has(l4, 13) || bytes.u8(l4 + 12) >> 4U >= 5);
+  }
+  if (size < kUdpHeader) return false;
+  if (!bytes.has(l4, 6)) return true;
+  const std::size_t length = bytes.u16(l4 + 4);
+  // RFC 2675 section 4: length 0 in what is longer than 16 bits can say.
+  return length == 0 ? size > 0xFFFF : length >= kUdpHeader;
+}
+
+/// `bytes` end with the packet.
+Decode transport(const Bytes& bytes, const Network& network, Decoded& decoded) {
+  const std::size_t l4 = network.l4;
+  const std::size_t end = network.end;
+  if (!bytes.has(l4, 4)) return network.too_short();
   set_key(bytes, network, bytes.u16(l4), bytes.u16(l4 + 2), decoded);
 
-  std::size_t payload = bytes.size();
-  std::size_t end = network.end;
+  std::size_t payload = end;
+  std::size_t payload_end = end;
+  std::size_t header = 0;  // 0: not known
   decoded.tcp_flags = 0;
   if (network.protocol == kTcp) {
     if (bytes.has(l4, 14)) {
-      const std::size_t header = (bytes.u8(l4 + 12) >> 4U) * 4U;
       decoded.tcp_flags = bytes.u8(l4 + 13);
-      payload = header >= 20 ? l4 + header : end;
+      const std::size_t size = (bytes.u8(l4 + 12) >> 4U) * 4U;
+      if (size >= kTcpHeader) {
+        header = size;
+        payload = l4 + header;
+      }
     }
   } else {
-    payload = l4 + 8;
+    header = kUdpHeader;
+    payload = l4 + header;
     if (bytes.has(l4, 6)) {
       const std::size_t length = bytes.u16(l4 + 4);
-      if (length >= 8 && l4 + length <= end) end = l4 + length;
+      if (length != 0 && l4 + length <= end) payload_end = l4 + length;
     }
   }
-  if (payload > kMostOffset && payload < end) return Decode::malformed;
-  decoded.l7_offset = static_cast<std::uint32_t>(std::min(payload, bytes.size()));
-  decoded.l7_size = payload < end ? static_cast<std::uint32_t>(end - payload) : 0;
+  if (payload > kMostOffset && payload < payload_end) return Decode::malformed;
+  if (decoded.fragment) {
+    decoded.fragment_transport = static_cast<std::uint16_t>(l4 - network.data);
+    decoded.fragment_payload =
+        header == 0 ? std::uint16_t{0} : static_cast<std::uint16_t>(l4 + header - network.data);
+  }
+  decoded.l7_offset = static_cast<std::uint32_t>(std::min(payload, end));
+  decoded.l7_size = payload < payload_end ? static_cast<std::uint32_t>(payload_end - payload) : 0;
   return Decode::transport;
 }
 
@@ -262,6 +383,13 @@ std::string_view to_string(Decode decode) noexcept {
   return kNames[static_cast<std::size_t>(decode)];
 }
 
+bool is_decoded(LinkType link) noexcept {
+  Packet empty;
+  empty.link = link;
+  std::size_t l3 = 0;
+  return link_layer(empty, Bytes(nullptr, 0), l3) != Decode::link_type;
+}
+
 Decode decode(const Packet& packet, Decoded& decoded) noexcept {
   const Bytes bytes(packet.data, packet.captured);
   decoded.fragment = false;
@@ -272,17 +400,25 @@ Decode decode(const Packet& packet, Decoded& decoded) noexcept {
   const std::uint8_t version = bytes.u8(l3) >> 4U;
   Decode result = Decode::malformed;
   if (version == 4) {
-    result = ipv4(bytes, l3, network, decoded);
+    result = ipv4(packet, bytes, l3, network, decoded);
   } else if (version == 6) {
-    result = ipv6(bytes, l3, network, decoded);
+    result = ipv6(packet, bytes, l3, network, decoded);
   }
   decoded.l3_offset = static_cast<std::uint32_t>(l3);
   decoded.l4_offset = static_cast<std::uint32_t>(std::min(network.l4, bytes.size()));
-  if (result == Decode::transport) result = transport(bytes, network, decoded);
+  if (result == Decode::transport) {
+    if (network.protocol != kTcp && network.protocol != kUdp) {
+      result = Decode::not_tcp_udp;
+    } else if (network.endless && !plausible(packet, bytes, network)) {
+      result = Decode::malformed;
+    } else {
+      result = transport(bytes.first(network.end), network, decoded);
+    }
+  }
   // No real header chain is that long, and the offsets of kept packets have 16 bits.
   if (network.l4 > kMostOffset && result != Decode::truncated) return Decode::malformed;
   if (result == Decode::later_fragment) {
-    if (network.protocol != kTcp && network.protocol != kUdp) return Decode::not_tcp_udp;
+    if (!may_be_transport(network)) return Decode::not_tcp_udp;
     decoded.l7_offset = decoded.l4_offset;
     decoded.l7_size = static_cast<std::uint32_t>(
         network.end > decoded.l4_offset ? network.end - decoded.l4_offset : 0);
@@ -313,11 +449,36 @@ FragmentKey fragment_key(const Packet& packet, const Decoded& decoded) noexcept 
     next = bytes.u8(at);
     at += size;
   }
-  if (bytes.has(at, 8)) {
-    key.protocol = bytes.u8(at);
-    key.id = bytes.u32(at + 4);
-  }
+  // Not the next header: it may differ between fragments of one packet (RFC 8200 section 4.5).
+  if (bytes.has(at, 8)) key.id = bytes.u32(at + 4);
   return key;
+}
+
+FirstFragment first_fragment(const Decoded& decoded) noexcept {
+  return {decoded.key, decoded.src_is_low, decoded.fragment_transport, decoded.fragment_payload};
+}
+
+void join_fragment(const Packet& packet, FirstFragment& first, Decoded& decoded) noexcept {
+  decoded.key = first.key;
+  decoded.src_is_low = first.src_is_low;
+  decoded.tcp_flags = 0;
+  std::size_t payload = first.payload;
+  if (payload == 0) {
+    // The first fragment of a TCP packet ends before the header's size.
+    payload = first.transport + kTcpHeader;
+    const std::size_t size_at = first.transport + std::size_t{12};
+    if (size_at >= decoded.fragment_offset && size_at - decoded.fragment_offset < decoded.l7_size) {
+      const Bytes bytes(packet.data, packet.captured);
+      const std::size_t at = decoded.l7_offset + size_at - decoded.fragment_offset;
+      payload = first.transport + std::max<std::size_t>((bytes.u8(at) >> 4U) * 4U, kTcpHeader);
+      first.payload = static_cast<std::uint16_t>(payload);
+    }
+  }
+  if (payload <= decoded.fragment_offset) return;
+  const std::uint32_t rest =
+      std::min(static_cast<std::uint32_t>(payload - decoded.fragment_offset), decoded.l7_size);
+  decoded.l7_offset += rest;
+  decoded.l7_size -= rest;
 }
 
 }  // namespace millrace

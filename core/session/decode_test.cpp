@@ -123,6 +123,118 @@ TEST(DecodeTest, PayloadEndsWhereTheHeadersSay) {
   EXPECT_EQ(decoded.l7_size, 0U);
 }
 
+Bytes ipv6_of_length(std::uint16_t length, std::uint8_t next, const Bytes& rest) {
+  Bytes bytes = ipv6({}, 0, next, rest);
+  Packets::put(bytes, 4, length);
+  return bytes;
+}
+
+TEST(DecodeTest, PortsAreNeverTakenFromBehindTheIpPacket) {
+  Decoded decoded;
+  // Ethernet padding behind a packet that ends with its IP header, or within its ports.
+  for (const std::size_t size : {20, 21, 22, 23}) {
+    for (const bool tcp : {true, false}) {
+      Bytes ip = Packets::ipv4({.tcp = tcp});
+      Packets::put(ip, 2, static_cast<std::uint16_t>(size));
+      EXPECT_EQ(decode_bytes(Packets::ethernet(ip), decoded), Decode::malformed) << size;
+    }
+  }
+  Bytes ip = Packets::ipv4({});
+  Packets::put(ip, 2, 19);  // less than its own header
+  EXPECT_EQ(decode_bytes(Packets::ethernet(ip), decoded), Decode::malformed);
+  for (const std::uint16_t size : {1, 2, 3}) {
+    EXPECT_EQ(
+        decode_bytes(Packets::ethernet(ipv6_of_length(size, 17, udp_part()), 0x86DD), decoded),
+        Decode::malformed);
+  }
+  // An extension header that reaches beyond the payload length.
+  const Bytes destination = Packets::behind({17, 1, 0, 0, 0, 0, 0, 0}, udp_part());
+  EXPECT_EQ(decode_bytes(Packets::ethernet(ipv6_of_length(8, 60, destination), 0x86DD), decoded),
+            Decode::malformed);
+  EXPECT_EQ(decode_bytes(Packets::ethernet(ipv6_of_length(4, 60, destination), 0x86DD), decoded),
+            Decode::malformed);
+}
+
+TEST(DecodeTest, TcpHeaderIsNotReadBeyondTheIpPacket) {
+  Decoded decoded;
+  Bytes ip = Packets::ipv4({.tcp = true, .flags = kTcpSyn});
+  Packets::put(ip, 2, 20 + 8);  // the ports are there, the flags are padding
+  ASSERT_EQ(decode_bytes(Packets::ethernet(ip), decoded), Decode::transport);
+  EXPECT_EQ(decoded.tcp_flags, 0);
+  EXPECT_EQ(decoded.l7_size, 0U);
+  EXPECT_EQ(decoded.l7_offset, 14U + 28);
+  Bytes options = Packets::ipv4({.tcp = true});
+  options[32] = 0xF0;  // a header of 60 bytes in a packet with 30
+  ASSERT_EQ(decode_bytes(Packets::ethernet(options), decoded), Decode::transport);
+  EXPECT_EQ(decoded.l7_size, 0U);
+}
+
+TEST(DecodeTest, WithoutALengthThereMustBeATransportHeader) {
+  Decoded decoded;
+  const auto v6 = [&](std::uint8_t next, const Bytes& rest) {
+    return decode_bytes(Packets::ethernet(ipv6_of_length(0, next, rest), 0x86DD), decoded);
+  };
+  const Bytes tcp_packet = Packets::ipv4({.tcp = true});
+  const Bytes tcp(tcp_packet.begin() + 20, tcp_packet.end());
+  EXPECT_EQ(v6(6, tcp), Decode::transport);  // segmentation offload
+  EXPECT_EQ(decoded.l7_size, 10U);
+  EXPECT_EQ(v6(17, udp_part()), Decode::transport);
+  // A trailer that is too small, or that is zeros.
+  EXPECT_EQ(v6(6, {0x12, 0x34, 0x56, 0x78, 1, 2, 3, 4, 5, 6, 7, 8}), Decode::malformed);
+  EXPECT_EQ(v6(17, {0x12, 0x34, 0x56, 0x78}), Decode::malformed);
+  EXPECT_EQ(v6(6, Bytes(30)), Decode::malformed);
+  EXPECT_EQ(v6(17, Bytes(30)), Decode::malformed);
+  Bytes ip = Packets::ipv4({});
+  Packets::put(ip, 2, 0);
+  std::fill(ip.begin() + 20, ip.end(), std::uint8_t{0});
+  EXPECT_EQ(decode_bytes(Packets::ethernet(ip), decoded), Decode::malformed);
+  // What the capture cut off counts: the frame was longer.
+  Packets packets;
+  Packet cut = packets.raw(
+      Packets::ethernet(ipv6_of_length(0, 6, Bytes(tcp.begin(), tcp.begin() + 8)), 0x86DD));
+  cut.length = 4000;
+  EXPECT_EQ(decode(cut, decoded), Decode::transport);
+}
+
+TEST(DecodeTest, JumboPayloadOptionNamesTheLength) {
+  Decoded decoded;
+  const std::uint8_t udp_size = 18;
+  Bytes hop = {17, 0, 0xC2, 4, 0, 0, 0, 8 + udp_size};
+  Bytes bytes = ipv6_of_length(0, 0, Packets::behind(Packets::behind(hop, udp_part()), Bytes(9)));
+  ASSERT_EQ(decode_bytes(Packets::ethernet(bytes, 0x86DD), decoded), Decode::transport);
+  EXPECT_EQ(decoded.l7_size, 10U);
+  bytes[47] = 8 + 2;  // ends within the ports
+  EXPECT_EQ(decode_bytes(Packets::ethernet(bytes, 0x86DD), decoded), Decode::malformed);
+}
+
+TEST(DecodeTest, UdpLengthThatIsNoneLeavesNoPayload) {
+  Decoded decoded;
+  Bytes ip = Packets::ipv4({});
+  for (const std::uint16_t length : {1, 7, 8}) {
+    Packets::put(ip, 24, length);
+    ASSERT_EQ(decode_bytes(Packets::ethernet(ip), decoded), Decode::transport);
+    EXPECT_EQ(decoded.l7_size, 0U);
+  }
+  Packets::put(ip, 24, 0);
+  decode_bytes(Packets::ethernet(ip), decoded);
+  EXPECT_EQ(decoded.l7_size, 10U);
+}
+
+TEST(DecodeTest, AuthenticationHeadersOfIpv4AreSkipped) {
+  Bytes ip = Packets::ipv4({});
+  const Bytes authentication = {17, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1,
+                                0,  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+  ip.insert(ip.begin() + 20, authentication.begin(), authentication.end());
+  ip[9] = 51;
+  Packets::put(ip, 2, static_cast<std::uint16_t>(ip.size()));
+  expect_udp_80(Packets::ethernet(ip), LinkType::ethernet, 42 + 24);
+  Decoded decoded;
+  ip[20] = 50;  // ESP behind it
+  EXPECT_EQ(decode_bytes(Packets::ethernet(ip), decoded), Decode::not_tcp_udp);
+  Packets::put(ip, 2, 20 + 6);  // ends within the header
+  EXPECT_EQ(decode_bytes(Packets::ethernet(ip), decoded), Decode::malformed);
+}
+
 TEST(DecodeTest, ReasonsOfWhatBelongsToNoSession) {
   Decoded decoded;
   EXPECT_EQ(decode_bytes(Packets::ethernet(Bytes(40), 0x0806), decoded), Decode::not_ip);

@@ -131,13 +131,10 @@ class SessionTable::Impl {
     work.kind = decode(packet, work.decoded);
     if (work.kind == Decode::later_fragment) {
       const FragmentKey key = key_of(packet, work);
-      const auto* first = fragments_.find(key, packet.time);
+      FirstFragment* first = fragments_.find(key, packet.time);
       if (first == nullptr) return;
-      // The direction is the first fragment's; the five-tuple makes it a packet like any other.
       work.kind = Decode::transport;
-      work.decoded.key = first->session;
-      work.decoded.src_is_low = first->src_is_low;
-      work.decoded.tcp_flags = 0;
+      join_fragment(packet, *first, work.decoded);
       ++counts_.joined_fragments;
     } else if (work.kind == Decode::transport && work.decoded.fragment) {
       fragments_.remember(key_of(packet, work), work.decoded, packet.time);

@@ -136,6 +136,78 @@ TEST(SessionTableTest, BytesAreBounded) {
   EXPECT_EQ(table.counts().stored + table.counts().after_due, 500U);
 }
 
+/// A TCP segment in fragments of these sizes; the header has 20 bytes and `options`, the payload is
+/// "PAYLOAD" and what follows.
+std::vector<std::vector<std::uint8_t>> fragments_of_tcp(std::size_t options,
+                                                        const std::vector<std::size_t>& sizes) {
+  std::vector<std::uint8_t> ip = Packets::ipv4({.payload = 0, .tcp = true, .id = 9});
+  ip.insert(ip.end(), options, std::uint8_t{1});
+  ip[32] = static_cast<std::uint8_t>((20 + options) << 2U);
+  for (const char c : std::string_view("PAYLOAD AND MORE OF IT")) {
+    ip.push_back(static_cast<std::uint8_t>(c));
+  }
+  const std::vector<std::uint8_t> head(ip.begin(), ip.begin() + 20);
+  std::vector<std::vector<std::uint8_t>> frames;
+  std::size_t at = 20;
+  for (const std::size_t size : sizes) {
+    const std::size_t end = std::min(ip.size(), at + size);
+    std::vector<std::uint8_t> part = head;
+    part.insert(part.end(), ip.begin() + static_cast<std::ptrdiff_t>(at),
+                ip.begin() + static_cast<std::ptrdiff_t>(end));
+    Packets::put(part, 2, static_cast<std::uint16_t>(part.size()));
+    Packets::put(part, 6,
+                 static_cast<std::uint16_t>((at - 20) / 8 + (end == ip.size() ? 0 : 0x2000)));
+    frames.push_back(Packets::ethernet(part));
+    at = end;
+  }
+  return frames;
+}
+
+TEST(SessionTableTest, TheRestOfATransportHeaderIsNoPayload) {
+  const std::vector<std::size_t> rest_in_second = {8, 1000};
+  const std::vector<std::size_t> rest_in_many = {8, 8, 8, 8, 1000};
+  const std::vector<std::size_t> header_known = {16, 8, 16, 1000};
+  for (const std::size_t options : {0, 12, 40}) {
+    for (const auto& sizes : {rest_in_second, rest_in_many, header_known}) {
+      SessionTable table({.packets = 24});
+      Packets packets;
+      Seen seen;
+      for (const auto& frame : fragments_of_tcp(options, sizes)) {
+        give(table, seen, packets.raw(frame));
+      }
+      table.flush(seen.emit());
+      EXPECT_EQ(seen.last_bytes, "PAYLOAD AND MORE OF IT") << options;
+    }
+  }
+}
+
+TEST(SessionTableTest, Ipv6FragmentsOfWhatBeginsWithOptionsJoin) {
+  const auto fragment = [](std::uint8_t next, std::uint16_t offset, std::string_view data) {
+    std::vector<std::uint8_t> ip(40);
+    ip[0] = 0x60;
+    Packets::put(ip, 4, static_cast<std::uint16_t>(8 + data.size()));
+    ip[6] = 44;
+    ip[23] = 1;
+    ip[39] = 2;
+    std::vector<std::uint8_t> part = {next, 0, 0, 0, 0, 0, 0, 7};
+    Packets::put(part, 2, offset);
+    for (const char c : data) part.push_back(static_cast<std::uint8_t>(c));
+    return Packets::ethernet(Packets::behind(ip, part), 0x86DD);
+  };
+  SessionTable table({.packets = 24});
+  Packets packets;
+  Seen seen;
+  using namespace std::string_view_literals;
+  give(table, seen,
+       packets.raw(fragment(60, 1, "\x11\0\0\0\0\0\0\0\3\xE8\0\x35\0\x18\0\0first..."sv)));
+  // The next header of a later fragment means nothing.
+  give(table, seen, packets.raw(fragment(60, 24 | 1, "second.."sv)));
+  give(table, seen, packets.raw(fragment(17, 32, "third"sv)));
+  table.flush(seen.emit());
+  EXPECT_EQ(seen.last_bytes, "first...second..third");
+  EXPECT_EQ(table.counts().joined_fragments, 2U);
+}
+
 TEST(SessionTableTest, FragmentsJoinTheSessionOfTheFirst) {
   SessionTable table({.packets = 3});
   Packets packets;

@@ -115,13 +115,12 @@ bool SinkPcap::find_key(const Packet& packet, std::uint32_t agent, Decoded& deco
     fragments_.remember(key, decoded, packet.time);
     return true;
   }
-  const FragmentCache::Slot* first = fragments_.find(key, packet.time);
+  FirstFragment* first = fragments_.find(key, packet.time);
   if (first == nullptr) {
     reason = "lost-fragment";
     return false;
   }
-  decoded.key = first->session;
-  decoded.src_is_low = first->src_is_low;
+  join_fragment(packet, *first, decoded);
   return true;
 }
 

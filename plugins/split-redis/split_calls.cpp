@@ -276,9 +276,12 @@ void SplitRedis::take(Batch<Packet>& in) {
   RedisCommand command;
   for (const auto& [id, index] : first_fragments_) {
     std::string value;
-    append_five_tuple(value, packets_[index].decoded.key);
-    append_number(value, std::uint8_t{packets_[index].decoded.src_is_low});
+    const FirstFragment first = first_fragment(packets_[index].decoded);
+    append_five_tuple(value, first.key);
+    append_number(value, std::uint8_t{first.src_is_low});
     append_time(value, packets_[index].packet.time);
+    append_number(value, first.transport);
+    append_number(value, first.payload);
     const KeyNames& names = names_[bucket_of(id, options_.buckets)];
     command.put(string_view("SETEX"), string_view(names.fragment(view(id))), kFragmentSeconds,
                 string_view(value));

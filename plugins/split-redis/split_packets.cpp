@@ -72,11 +72,9 @@ void SplitRedis::decode_one(std::size_t index, const BatchAgent& agent) {
   if (packet.kind == Decode::transport) {
     fragments_.remember(key, packet.decoded, packet.packet.time);
     first_fragments_.emplace_back(fragment_id(key, agent.name), index);
-  } else if (const auto* first = fragments_.find(key, packet.packet.time)) {
+  } else if (FirstFragment* first = fragments_.find(key, packet.packet.time)) {
     packet.kind = Decode::transport;
-    packet.decoded.key = first->session;
-    packet.decoded.src_is_low = first->src_is_low;
-    packet.decoded.tcp_flags = 0;
+    join_fragment(packet.packet, *first, packet.decoded);
     ++drops_.joined_fragments;
   } else {
     unknown_fragments_.emplace_back(index, fragment_id(key, agent.name));
@@ -120,16 +118,17 @@ void SplitRedis::ask() {
   for (const auto& [index, id] : unknown_fragments_) {
     DecodedPacket& packet = packets_[index];
     LayoutReader reader(text_of(*replies[next++]));
-    const FiveTuple key = reader.five_tuple();
-    const bool src_is_low = reader.number<std::uint8_t>() != 0;
+    FirstFragment first;
+    first.key = reader.five_tuple();
+    first.src_is_low = reader.number<std::uint8_t>() != 0;
     const Timestamp time = reader.time();
+    first.transport = reader.number<std::uint16_t>();
+    first.payload = reader.number<std::uint16_t>();
     const auto age =
         packet.packet.time > time ? packet.packet.time - time : time - packet.packet.time;
     if (!reader.good() || age > kFragmentAge) continue;
     packet.kind = Decode::transport;
-    packet.decoded.key = key;
-    packet.decoded.src_is_low = src_is_low;
-    packet.decoded.tcp_flags = 0;
+    join_fragment(packet.packet, first, packet.decoded);
     ++drops_.joined_fragments;
   }
 }

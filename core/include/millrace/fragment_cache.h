@@ -8,7 +8,7 @@
 
 namespace millrace {
 
-/// Remembers which five-tuple the first fragment of an IP packet named. Four places for each hash
+/// Remembers what the first fragment of an IP packet says of the others. Four places for each hash
 /// value; a fifth takes the place of the oldest. Entries older than 30 s (the reassembly time that
 /// RFC 791 suggests at least, RFC 8200: 60 s) count as unknown.
 /// Which entry goes depends on the packets alone.
@@ -16,9 +16,8 @@ class FragmentCache {
  public:
   struct Slot {
     FragmentKey key;
-    FiveTuple session;
+    FirstFragment first;
     bool used = false;
-    bool src_is_low = true;
     Timestamp time;
   };
 
@@ -36,15 +35,17 @@ class FragmentCache {
       }
       if (slot->time < place->time) place = slot;
     }
-    *place = {key, first.key, true, first.src_is_low, time};
+    *place = {key, first_fragment(first), true, time};
   }
 
-  [[nodiscard]] const Slot* find(const FragmentKey& key, Timestamp time) const {
+  [[nodiscard]] FirstFragment* find(const FragmentKey& key, Timestamp time) {
     if (slots_.empty()) return nullptr;
-    const Slot* set = &slots_[hash_of(key) % sets_ * kWays];
-    for (const Slot* slot = set; slot != set + kWays; ++slot) {
+    Slot* set = &slots_[hash_of(key) % sets_ * kWays];
+    for (Slot* slot = set; slot != set + kWays; ++slot) {
       const auto age = time > slot->time ? time - slot->time : slot->time - time;
-      if (slot->used && slot->key == key && age <= std::chrono::seconds(30)) return slot;
+      if (slot->used && slot->key == key && age <= std::chrono::seconds(30)) {
+        return &slot->first;
+      }
     }
     return nullptr;
   }
