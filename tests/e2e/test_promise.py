@@ -237,7 +237,7 @@ def test_queues_that_are_deleted(flow, table):
     announced(receiver)
     flow.each_queue('fun(Q) -> rabbit_amqqueue:delete(Q, false, false, <<"test">>) end')
     analyser.process.send_signal(signal.SIGCONT)
-    flow.fault()
+    flow.fault(whole_log=True)
     flow.post()
     flow.complete(table, "queues deleted")
 
