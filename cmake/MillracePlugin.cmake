@@ -27,6 +27,7 @@ function(millrace_add_plugin name)
                           ${PLUGIN_TEST_LIBRARIES} millrace-testing GTest::gmock GTest::gtest_main)
     set_target_properties(${name}-test PROPERTIES RUNTIME_OUTPUT_DIRECTORY
                           "${CMAKE_BINARY_DIR}/tests")
+    millrace_compile_fast(${name}-test)
     millrace_add_test(${name} ${name}-test)
   endif()
   if(BUILD_TESTING AND PLUGIN_TEST_FILES)
@@ -57,6 +58,11 @@ function(millrace_need name)
     list(APPEND targets PkgConfig::${module})
   endforeach()
   set(${name}_NEEDS ${targets} PARENT_SCOPE)
+endfunction()
+
+# Tests' own code is compiled without optimization, in half the time; what they test is optimized.
+function(millrace_compile_fast target)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:RelWithDebInfo>:-O0>)
 endfunction()
 
 # Runs a GoogleTest program as one ctest entry; tests skip by themselves and say why.
