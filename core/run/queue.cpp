@@ -80,13 +80,13 @@ BoxedBatch BatchQueue::take_front() {
   bytes_ -= entry.bytes;
   items_ -= entry.items;
 
-  watermarks_[entry.producer] = std::max(watermarks_[entry.producer], entry.batch->watermark);
+  if (entry.batch->watermark != kNoTime) watermarks_[entry.producer] = entry.batch->watermark;
   Timestamp lowest = Timestamp::max();
   for (std::size_t i = 0; i < watermarks_.size(); ++i) {
     // A producer that has ended holds time back no longer, unless it is all there is.
     if (i == entry.producer || done_[i] == 0) lowest = std::min(lowest, watermarks_[i]);
   }
-  watermark_ = std::max(watermark_, lowest);
+  watermark_ = lowest;
   entry.batch->watermark = watermark_;
   return std::move(entry.batch);
 }

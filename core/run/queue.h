@@ -16,7 +16,7 @@ namespace millrace::host {
 /// The bounded queue in front of a stage that has threads of its own.
 ///
 /// Several producers may push and several workers pop. The watermark of what is popped is the
-/// lowest of the producers', so time never runs ahead of the slowest input.
+/// lowest of the producers' latest, so time never runs ahead of the slowest input.
 class BatchQueue {
  public:
   /// The bound on batches only holds once `items` items wait: while a stage works on as many as it

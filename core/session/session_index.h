@@ -22,7 +22,8 @@ struct SessionEntry {
   bool src_is_low = true;
   std::uint32_t hash = 0;
   std::uint32_t agent = 0;
-  Timestamp touched;  ///< the table's clock at the last packet
+  Timestamp touched;  ///< time of the latest packet
+  Duration used{};    ///< time that had passed at the last packet, see PacketClock::elapsed
   std::uint32_t epoch = 0;
   std::uint32_t packets = 0;
   PacketStore::Chain chain;
@@ -30,12 +31,12 @@ struct SessionEntry {
   std::uint64_t bytes = 0;
   std::uint64_t payload_bytes = 0;
   Timestamp first_seen;
-  Timestamp queued;  ///< the table's clock when it was put at the end of its list
+  Duration queued{};  ///< time that had passed when it was put at the end of its list
   std::uint64_t born = 0;
   std::uint32_t previous = kNone;  ///< in the list of active or of done sessions
   std::uint32_t next = kNone;
 };
-static_assert(sizeof(SessionEntry) <= 136, "the header promises this bound");
+static_assert(sizeof(SessionEntry) <= 144, "the header promises this bound");
 
 using SessionEntries = Slab<SessionEntry, 1024>;
 

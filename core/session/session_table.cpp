@@ -1,6 +1,7 @@
 #include "millrace/session_table.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <random>
 #include <vector>
@@ -47,6 +48,10 @@ class SessionTable::Impl {
         seed_(random_seed()) {
     limits_.packets = std::max<std::uint32_t>(limits_.packets, 1);
     limits_.max_sessions = std::max<std::uint32_t>(limits_.max_sessions, 1);
+    due_after_ = sum(limits_.delay, limits_.late);
+    back_ = std::max(limits_.idle, limits_.delay);
+    epochs_for_ = sum(limits_.idle, limits_.remember);
+    forget_after_ = sum(epochs_for_, limits_.late);
   }
 
   void add(std::span<const Packet> packets, std::uint64_t tag, const Emit& emit) {
@@ -71,21 +76,15 @@ class SessionTable::Impl {
     agents_.drop_unused();
   }
 
-  void advance(Timestamp time, const Emit& emit) {
-    if (time <= clock_) return;
-    clock_ = time;
-    while (!active_.empty() && clock_ - entries_[active_.front()].queued >= limits_.delay) {
-      finish(active_.front(), Due::timeout, emit);
-    }
-    while (!done_.empty()) {
-      const SessionEntry& oldest = entries_[done_.front()];
-      if (clock_ - oldest.touched > limits_.idle) {
-        forget(done_.front());
-      } else if (clock_ - oldest.queued > limits_.idle) {
-        queue_again(done_.front());
-      } else {
-        break;
-      }
+  void advance(Timestamp watermark, const Emit& emit) {
+    if (watermark == kStreamEnds) {
+      flush(emit);
+      while (!done_.empty()) forget(done_.front());
+      fragments_ = FragmentCache(limits_.max_fragments);
+      clock_.restart();
+      early_count_ = 0;
+    } else if (clock_.hear(watermark)) {
+      clock_moved(emit);
     }
   }
 
@@ -99,7 +98,11 @@ class SessionTable::Impl {
   }
 
   void flush(const Emit& emit) {
-    while (!active_.empty()) finish(active_.front(), Due::end, emit);
+    const Duration end = clock_.elapsed_at_end();
+    while (!active_.empty()) {
+      const bool over = end - entries_[active_.front()].queued >= limits_.delay;
+      finish(active_.front(), over ? Due::timeout : Due::end, emit);
+    }
   }
 
   void gather_into(SessionBatch* batch) { batch_ = batch; }
@@ -110,6 +113,67 @@ class SessionTable::Impl {
   [[nodiscard]] std::uint64_t bytes_held() const { return store_.bytes_held(); }
 
  private:
+  static Duration sum(Duration a, Duration b) {
+    return b > Duration::max() - a ? Duration::max() : a + b;
+  }
+
+  /// Sessions whose five-tuples were silent for long enough are due, or forgotten.
+  void clock_moved(const Emit& emit) {
+    if (clock_.jumps() != counts_.clock_jumps) {
+      counts_.clock_jumps = clock_.jumps();
+      counts_.jumped_from = clock_.jumped_from();
+      counts_.jumped_to = clock_.jumped_to();
+    }
+    const Duration now = clock_.elapsed();
+    if (now - elapsed_before_ > PacketClock::kStep) mend_stamps();
+    elapsed_before_ = now;
+    while (!active_.empty() && now - entries_[active_.front()].queued >= due_after_) {
+      finish(active_.front(), Due::timeout, emit);
+    }
+    while (!done_.empty()) {
+      const SessionEntry& oldest = entries_[done_.front()];
+      if (now - oldest.used > forget_after_) {
+        forget(done_.front());
+      } else if (now - oldest.queued > forget_after_) {
+        queue_again(done_.front());
+      } else {
+        break;
+      }
+    }
+  }
+
+  /// What was stamped while the clock was behind its packet is not as old as it seems.
+  void mend_stamps() {
+    for (std::size_t i = 0; i < early_count_;) {
+      Early& early = early_[i];
+      const Duration age = std::max(between(early.time, clock_.now()), Duration(0));
+      const Duration stamp = clock_.elapsed() - std::min(age, clock_.elapsed());
+      SessionEntry& entry = entries_[early.entry];
+      entry.used = std::max(entry.used, stamp);
+      if (entry.active && entry.first_seen == early.time) {
+        entry.queued = std::max(entry.queued, stamp);
+      }
+      if (early.time <= clock_.now() || --early.left == 0) {
+        early_[i] = early_[--early_count_];
+      } else {
+        ++i;
+      }
+    }
+  }
+  void note_early(std::uint32_t index, Timestamp time) {
+    if (time <= clock_.now()) return;
+    if (early_count_ == early_.size()) {
+      std::ranges::move(early_.begin() + 1, early_.end(), early_.begin());
+      --early_count_;
+    }
+    early_[early_count_++] = {index, time};
+  }
+
+  /// Whether a packet of its five-tuple that comes at `time` finds the session due.
+  [[nodiscard]] bool is_over(const SessionEntry& entry, Timestamp time) const {
+    return between(entry.first_seen, time) >= limits_.delay || between(time, entry.touched) > back_;
+  }
+
   [[nodiscard]] std::uint32_t hash_of(const FiveTuple& key, std::uint32_t agent) const {
     constexpr std::uint32_t kOdd = 0x9E3779B1;
     return static_cast<std::uint32_t>(XXH3_64bits_withSeed(&key, sizeof key, seed_)) ^ agent * kOdd;
@@ -153,7 +217,7 @@ class SessionTable::Impl {
 
   void handle(const Packet& packet, const Work& work, std::uint64_t tag, const Emit& emit) {
     ++counts_.packets;
-    advance(packet.time, emit);
+    if (clock_.see(packet.time)) clock_moved(emit);
     if (work.kind != Decode::transport) {
       if (work.kind == Decode::later_fragment) {
         ++counts_.lost_fragments;
@@ -183,32 +247,44 @@ class SessionTable::Impl {
     if (index == kNone) {
       index = create(decoded.key, work, emit);
       begin(index, packet, decoded, 0, tag);
-    } else if (!entries_[index].active) {
+    } else {
       SessionEntry& entry = entries_[index];
-      const bool opens =
-          decoded.key.protocol == 6 && (decoded.tcp_flags & (kTcpSyn | kTcpAck)) == kTcpSyn;
-      if (opens || clock_ - entry.touched > limits_.idle) {
-        // What was idle for long enough is as good as forgotten, as `advance` does it.
-        const bool forgotten = clock_ - entry.touched > limits_.idle;
-        done_.remove(entries_, index);
-        begin(index, packet, decoded, forgotten ? 0 : entry.epoch + 1, tag);
-      } else {
+      if (entry.active && is_over(entry, packet.time)) finish(index, Due::timeout, emit);
+      if (!entry.active && !begins_anew(entry, packet, decoded)) {
         // Its place in the list is mended when it comes to the front: most packets of large
         // captures come this way, and the neighbours in the list are in no cache.
         ++counts_.after_due;
-        entry.touched = clock_;
+        entry.touched = std::max(entry.touched, packet.time);
+        entry.used = clock_.elapsed();
+        note_early(index, packet.time);
         return;
+      }
+      if (!entry.active) {
+        // What was silent for long enough is as good as forgotten, as `clock_moved` does it.
+        const bool forgotten = between(entry.touched, packet.time) > epochs_for_;
+        done_.remove(entries_, index);
+        begin(index, packet, decoded, forgotten ? 0 : entry.epoch + 1, tag);
       }
     }
     SessionEntry& entry = entries_[index];
     kept.from_src = decoded.src_is_low == entry.src_is_low;
     store_.append(entry.chain, kept);
     entry.last_seen = std::max(entry.last_seen, packet.time);
-    entry.touched = clock_;
+    entry.touched = std::max(entry.touched, packet.time);
+    entry.used = clock_.elapsed();
+    note_early(index, packet.time);
     entry.bytes += packet.length;
     entry.payload_bytes += decoded.l7_size;
     ++counts_.stored;
     if (++entry.packets == limits_.packets) finish(index, Due::full, emit);
+  }
+
+  [[nodiscard]] bool begins_anew(const SessionEntry& entry, const Packet& packet,
+                                 const Decoded& decoded) const {
+    const bool opens =
+        decoded.key.protocol == 6 && (decoded.tcp_flags & (kTcpSyn | kTcpAck)) == kTcpSyn;
+    return opens || between(entry.touched, packet.time) > limits_.idle ||
+           between(packet.time, entry.touched) > limits_.idle;
   }
 
   std::uint32_t create(const FiveTuple& key, const Work& work, const Emit& emit) {
@@ -216,7 +292,7 @@ class SessionTable::Impl {
       if (done_.empty()) {
         evict(emit);  // leaves it done, to be forgotten
       }
-      while (entries_[done_.front()].touched > entries_[done_.front()].queued) {
+      while (entries_[done_.front()].used > entries_[done_.front()].queued) {
         queue_again(done_.front());
       }
       forget(done_.front());
@@ -242,7 +318,8 @@ class SessionTable::Impl {
     entry.chain = {};
     entry.first_seen = packet.time;
     entry.last_seen = packet.time;
-    entry.queued = clock_;
+    entry.touched = packet.time;
+    entry.queued = clock_.elapsed();
     entry.bytes = 0;
     entry.payload_bytes = 0;
     entry.born = tag;
@@ -276,7 +353,7 @@ class SessionTable::Impl {
     SessionEntry& entry = entries_[index];
     active_.remove(entries_, index);
     done_.push_back(entries_, index);
-    entry.queued = clock_;
+    entry.queued = clock_.elapsed();
     entry.active = false;
     --active_count_;
     Session session;
@@ -301,7 +378,7 @@ class SessionTable::Impl {
   void queue_again(std::uint32_t index) {
     done_.remove(entries_, index);
     done_.push_back(entries_, index);
-    entries_[index].queued = clock_;
+    entries_[index].queued = clock_.elapsed();
   }
 
   void forget(std::uint32_t index) {
@@ -323,7 +400,19 @@ class SessionTable::Impl {
   FragmentCache fragments_;
   Agents agents_;
   std::uint64_t seed_;
-  Timestamp clock_ = kNoTime;
+  PacketClock clock_;
+  struct Early {
+    std::uint32_t entry = kNone;
+    Timestamp time;
+    std::uint32_t left = 2;  ///< times that it is mended: one with a wrong time is never reached
+  };
+  std::array<Early, 64> early_;  ///< ahead of the clock when stamped
+  std::size_t early_count_ = 0;
+  Duration elapsed_before_{};
+  Duration due_after_{};     ///< of silence, for a session
+  Duration back_{};          ///< a packet so far before the latest is of another session
+  Duration epochs_for_{};    ///< of silence, in the time of a five-tuple's packets
+  Duration forget_after_{};  ///< of silence, for a five-tuple that is done
   std::size_t active_count_ = 0;
   SessionCounts counts_;
   std::vector<Work> work_;

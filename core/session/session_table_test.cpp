@@ -1,6 +1,8 @@
 #include "millrace/session_table.h"
 
+#include <algorithm>
 #include <cstring>
+#include <map>
 #include <set>
 #include <string>
 
@@ -69,15 +71,29 @@ TEST(SessionTableTest, DueAfterDelayOnPacketTimeAndOnWatermark) {
   Packets packets;
   Seen seen;
   give(table, seen, packets.add({.dst_port = 80}, 1s));
-  give(table, seen, packets.add({.dst_port = 81}, 5s));
-  give(table, seen, packets.add({.dst_port = 82}, 11s));
-  EXPECT_THAT(seen.sessions, ElementsAre("80:1:timeout"));
-  table.advance(Timestamp(14999ms), seen.emit());
+  give(table, seen, packets.add({.dst_port = 80}, 10999ms));
+  give(table, seen, packets.add({.dst_port = 80}, 11s));
+  EXPECT_THAT(seen.sessions, ElementsAre("80:2:timeout"));
+  give(table, seen, packets.add({.dst_port = 81}, 11500ms));
+  table.advance(Timestamp(21499ms), seen.emit());
   EXPECT_EQ(seen.sessions.size(), 1U);
-  table.advance(Timestamp(15s), seen.emit());
-  EXPECT_THAT(seen.sessions, ElementsAre("80:1:timeout", "81:1:timeout"));
-  table.flush(seen.emit());
-  EXPECT_THAT(seen.sessions, ElementsAre("80:1:timeout", "81:1:timeout", "82:1:end"));
+  table.advance(Timestamp(21500ms), seen.emit());
+  EXPECT_THAT(seen.sessions, ElementsAre("80:2:timeout", "81:1:timeout"));
+  EXPECT_EQ(table.counts().after_due, 1U);
+}
+
+// Those of others that come meanwhile say that time has passed, and some that they do not.
+TEST(SessionTableTest, SilentSessionIsDueByTheTimesOfOthers) {
+  SessionTable table({.packets = 1000, .delay = 10s});
+  Packets packets;
+  Seen seen;
+  give(table, seen, packets.add({.dst_port = 80}, 1s));
+  for (int i = 0; i < 200; ++i) {
+    give(table, seen, packets.add({.dst_port = 81}, 1s + i * 50ms));
+    EXPECT_TRUE(seen.sessions.empty()) << i;
+  }
+  for (int i = 0; i < 40; ++i) give(table, seen, packets.add({.dst_port = 82}, 11s + i * 50ms));
+  EXPECT_THAT(seen.sessions, ElementsAre("80:1:timeout", "81:200:timeout"));
 }
 
 TEST(SessionTableTest, NewEpochAfterIdleOrWithSyn) {
@@ -90,7 +106,7 @@ TEST(SessionTableTest, NewEpochAfterIdleOrWithSyn) {
        packets.add({.tcp = true, .flags = kTcpSyn | kTcpAck}, 62s));  // an answer opens nothing
   give(table, seen, packets.add({.tcp = true, .flags = kTcpSyn}, 63s));
   give(table, seen, packets.add({.tcp = true}, 200s));
-  EXPECT_THAT(seen.sessions, ElementsAre("80:1:full", "80:1:full:1", "80:1:full"));
+  EXPECT_THAT(seen.sessions, ElementsAre("80:1:full", "80:1:full:1", "80:1:full:2"));
   EXPECT_EQ(table.counts().after_due, 2U);
   EXPECT_NE(seen.ids[0], seen.ids[1]);
   EXPECT_NE(seen.ids[0], seen.ids[2]);
@@ -249,15 +265,156 @@ TEST(SessionTableTest, ResultDoesNotDependOnBatchesOrSeed) {
   EXPECT_EQ(results[0], results[2]);
 }
 
-TEST(SessionTableTest, TimeThatJumpsFarMakesEverythingDue) {
+/// Ten five-tuples of three packets each every ten seconds for ten minutes, and among them `odd`
+/// before the packets of these numbers. What comes of the ten.
+std::vector<std::string> with_odd_packets(const std::map<int, std::vector<Duration>>& odd,
+                                          bool decodable, std::size_t batch) {
+  Packets packets;
+  std::vector<Packet> all;
+  int number = 0;
+  for (int round = 0; round < 60; ++round) {
+    for (int turn = 0; turn < 3; ++turn) {
+      for (int port = 0; port < 10; ++port) {
+        if (const auto found = odd.find(number); found != odd.end()) {
+          for (const Duration time : found->second) {
+            // A later fragment of which nothing is known belongs to no session.
+            all.push_back(decodable ? packets.add({.dst_port = 9}, time)
+                                    : packets.add({.dst_port = 9, .fragment = 4, .id = 9}, time));
+          }
+        }
+        ++number;
+        all.push_back(packets.add(
+            {.dst_port = static_cast<std::uint16_t>(100 + port)},
+            std::chrono::hours(24 * 365 * 40) + round * 10s + turn * 1500ms + port * 100ms));
+      }
+    }
+  }
+  SessionTable table({.packets = 4, .delay = 5s, .idle = 4s});
+  std::vector<std::string> seen;
+  const auto note = [&](const Session& session, std::uint64_t) {
+    const SessionInfo& info = session.info;
+    if (std::min(info.key.low_port, info.key.high_port) == 9) return;
+    seen.push_back(to_hex(info.id) + " " + std::to_string(info.packets) + " " +
+                   std::to_string(info.epoch) + " " + std::string(to_string(info.due)));
+  };
+  for (std::size_t at = 0; at < all.size(); at += batch) {
+    table.add(std::span(all).subspan(at, std::min(batch, all.size() - at)), 0, note);
+  }
+  table.flush(note);
+  std::ranges::sort(seen);
+  return seen;
+}
+
+// Few packets, so that the clock needs some of them until it follows.
+TEST(SessionTableTest, SilentSessionsOfThinTrafficAreNotDueTooEarly) {
+  SessionTable table({.delay = 10s});
+  Packets packets;
+  Seen seen;
+  for (int i = 0; i < 200; ++i) {
+    const auto port = static_cast<std::uint16_t>(100 + i);
+    give(table, seen, packets.add({.dst_port = port}, i * 1900ms));
+    if (i >= 4) {
+      const auto before = static_cast<std::uint16_t>(100 + i - 4);
+      give(table, seen, packets.add({.dst_port = before}, i * 1900ms + 1ms));
+    }
+  }
+  table.flush(seen.emit());
+  EXPECT_EQ(seen.sessions.size(), 200U);
+  EXPECT_EQ(table.counts().after_due, 0U);
+}
+
+TEST(SessionTableTest, WrongTimesOfSomePacketsChangeNoOtherSession) {
+  const auto right = with_odd_packets({}, true, 64);
+  EXPECT_EQ(right.size(), 600U);
+  const Duration future = std::chrono::hours(24 * 365 * 136);
+  const Duration now = std::chrono::hours(24 * 365 * 40);
+  const std::vector<std::map<int, std::vector<Duration>>> cases = {
+      {{0, {future}}},
+      {{900, {future}}},
+      {{1799, {future}}},
+      {{0, {0s}}},
+      {{901, {0s}}},
+      {{902, {Timestamp::max().time_since_epoch()}}},
+      {{903, {Timestamp::min().time_since_epoch()}}},
+      {{904, {now + 7200s}}},
+      {{905, {now + 340s}}},
+      {{906, {now}}},
+      {{0, std::vector<Duration>(5, future)}, {907, std::vector<Duration>(5, future)}},
+      {{3, {future, 0s, future, 0s, future, 0s, future}}, {908, {0s, future, now, future}}},
+      {{0, std::vector<Duration>(100, future)}},
+      {{0, std::vector<Duration>(5, 0s)}}};
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    SCOPED_TRACE(i);
+    for (const bool decodable : {true, false}) {
+      for (const std::size_t batch : {std::size_t{1}, std::size_t{64}, std::size_t{5000}}) {
+        const auto got = with_odd_packets(cases[i], decodable, batch);
+        std::vector<std::string> differ;
+        std::ranges::set_symmetric_difference(got, right, std::back_inserter(differ));
+        EXPECT_THAT(differ, ::testing::IsEmpty()) << decodable;
+      }
+    }
+  }
+}
+
+TEST(SessionTableTest, ClockThatIsSetBackOrAheadLosesNothing) {
+  for (const Duration jump : {Duration(-1h), Duration(24h), Duration(-24h), Duration(-90s)}) {
+    SCOPED_TRACE(jump.count());
+    SessionTable table({.packets = 24});
+    Packets packets;
+    Seen seen;
+    for (int burst = 0; burst < 4; ++burst) {
+      const Duration begin =
+          48h + burst * 600s + (burst >= 1 ? jump : 0s) - (burst >= 3 ? jump : 0s);
+      for (int i = 0; i < 24; ++i) give(table, seen, packets.add({}, begin + i * 10ms));
+    }
+    EXPECT_THAT(seen.sessions, ElementsAre("80:24:full", ::testing::StartsWith("80:24:full"),
+                                           ::testing::StartsWith("80:24:full"),
+                                           ::testing::StartsWith("80:24:full")));
+    EXPECT_EQ(table.counts().after_due, 0U);
+  }
+}
+
+TEST(SessionTableTest, SilentSessionsTimeOutAfterTheClockWasSetBack) {
   SessionTable table({});
   Packets packets;
   Seen seen;
-  give(table, seen, packets.add({.dst_port = 80}, 1s));
-  give(table, seen, packets.add({.dst_port = 81}, std::chrono::hours(24 * 365 * 200)));
-  give(table, seen, packets.add({.dst_port = 82}, 2s));
+  give(table, seen, packets.add({.dst_port = 80}, 10h));
+  table.advance(Timestamp(10h), seen.emit());
+  // As a quiet interface tells it, by the clock on the wall.
+  for (int i = 0; i < 140; ++i) table.advance(Timestamp(9h + i * 100ms), seen.emit());
+  EXPECT_THAT(seen.sessions, ElementsAre("80:1:timeout"));
+  EXPECT_EQ(table.counts().clock_jumps, 1U);
+  give(table, seen, packets.add({.dst_port = 81}, 9h + 14s));
+  for (int i = 140; i < 280; ++i) table.advance(Timestamp(9h + i * 100ms), seen.emit());
+  EXPECT_THAT(seen.sessions, ElementsAre("80:1:timeout", "81:1:timeout"));
+}
+
+TEST(SessionTableTest, WrongTimeWithinAFiveTupleLosesNoPacket) {
+  SessionTable table({.packets = 24});
+  Packets packets;
+  Seen seen;
+  give(table, seen, packets.add({}, 10h));
+  give(table, seen, packets.add({}, std::chrono::hours(24 * 365 * 100)));
+  give(table, seen, packets.add({}, 10h + 1s));
+  give(table, seen, packets.add({}, 0s));
+  give(table, seen, packets.add({}, 10h + 2s));
+  give(table, seen, packets.add({}, 10h + 1s));  // a little out of order
   table.flush(seen.emit());
-  EXPECT_THAT(seen.sessions, ElementsAre("80:1:timeout", "81:1:end", "82:1:end"));
+  EXPECT_EQ(table.counts().stored, 6U);
+  EXPECT_EQ(table.counts().after_due, 0U);
+  EXPECT_EQ(std::set<std::string>(seen.ids.begin(), seen.ids.end()).size(), 5U);
+}
+
+TEST(SessionTableTest, WhatDoesNotContinueBeginsAnew) {
+  SessionTable table({.packets = 2});
+  Packets packets;
+  Seen seen;
+  for (int i = 0; i < 3; ++i) give(table, seen, packets.add({.dst_port = 80}, 100s));
+  give(table, seen, packets.add({.dst_port = 81}, 101s));
+  table.advance(kStreamEnds, seen.emit());
+  EXPECT_EQ(table.size(), 0U);
+  for (int i = 0; i < 2; ++i) give(table, seen, packets.add({.dst_port = 80}, 99s));
+  EXPECT_THAT(seen.sessions, ElementsAre("80:2:full", "81:1:end", "80:2:full"));
 }
 
 TEST(SessionTableTest, BornIsTheTagOfTheFirstPacket) {
@@ -314,7 +471,7 @@ TEST(SessionTableTest, AgentsHaveSessionsOfTheirOwn) {
 }
 
 TEST(SessionTableTest, NamesOfAgentsThatAreGoneAreForgottenAndDoNotMixUp) {
-  SessionTable table({.packets = 24, .delay = 1s, .idle = 1s});
+  SessionTable table({.packets = 24, .delay = 1s, .idle = 1s, .remember = 0s});
   Packets packets;
   std::vector<std::string> agents;
   const auto note = [&](const Session& session, std::uint64_t) {
@@ -323,6 +480,7 @@ TEST(SessionTableTest, NamesOfAgentsThatAreGoneAreForgottenAndDoNotMixUp) {
   for (int i = 0; i < 100; ++i) {
     const Origin origin{"agent " + std::to_string(i), {}};
     const Packet packet = of(packets, &origin, std::chrono::seconds(10 * i));
+    table.advance(packet.time, note);
     table.add(std::span(&packet, 1), 0, note);
   }
   table.flush(note);
@@ -352,14 +510,17 @@ TEST(SessionTableTest, TellsWhatBeginsAndEndsItOnRequest) {
 }
 
 // Whether the table has forgotten a five-tuple already must not show in its next session.
-TEST(SessionTableTest, AfterTheIdleTimeEpochsBeginAgain) {
-  SessionTable table({.packets = 1, .idle = 60s});
+TEST(SessionTableTest, EpochsAreCountedForAsLongAsAFiveTupleIsRemembered) {
+  SessionTable table({.packets = 1, .idle = 60s, .remember = 300s});
   Packets packets;
   Seen seen;
   give(table, seen, of(packets, nullptr, 0s));
   give(table, seen, of(packets, nullptr, 10s, 0x02));
   give(table, seen, of(packets, nullptr, 71s));
-  EXPECT_THAT(seen.sessions, ElementsAre("80:1:full", "80:1:full:1", "80:1:full"));
+  give(table, seen, of(packets, nullptr, 431s));
+  give(table, seen, of(packets, nullptr, 792s));
+  EXPECT_THAT(seen.sessions,
+              ElementsAre("80:1:full", "80:1:full:1", "80:1:full:2", "80:1:full:3", "80:1:full"));
 }
 
 }  // namespace

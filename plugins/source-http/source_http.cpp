@@ -7,6 +7,8 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 
+#include "millrace/packet_clock.h"
+
 #include "endpoint.h"
 
 namespace millrace {
@@ -59,15 +61,15 @@ void SourceHttp::run(Output<Packet>& out, std::stop_token stop) {
   } const stop_at_the_end{*server_};
   server_->start();
   const std::stop_callback drain(stop, [this] { server_->drain(); });
-  Timestamp watermark = kNoTime;
+  PacketClock clock;
   while (!(server_->draining() && (server_->idle() || server_->over()))) {
     std::optional<Batch<Packet>> batch =
         server_->hand_over().take(server_->draining() ? 10ms : 100ms);
     if (!batch) batch.emplace();
     if (options_.watermark == WatermarkKind::packets) {
-      for (const Packet& packet : batch->items) watermark = std::max(watermark, packet.time);
+      for (const Packet& packet : batch->items) clock.see(packet.time);
+      batch->watermark = clock.watermark();
     }
-    batch->watermark = watermark;
     out.push(std::move(*batch));
   }
   server_->sum_up();

@@ -24,8 +24,16 @@ OptionSpec delay_option() {
 OptionSpec idle_option() {
   return option<&SplitOptions::idle>(
              "idle",
-             "a five-tuple that was due begins a new session after so long without a packet; "
-             "a TCP SYN begins one at once")
+             "a five-tuple that was due begins a new session when its next packet's time is more "
+             "than this away from its last one's; a TCP SYN begins one at once")
+      .at_least(Duration(0));
+}
+
+OptionSpec remember_option() {
+  return option<&SplitOptions::remember>(
+             "remember",
+             "a five-tuple that was done is remembered for 'idle' and so long after its last "
+             "packet: until then its sessions are counted as its epochs")
       .at_least(Duration(0));
 }
 
@@ -73,15 +81,15 @@ MILLRACE_PLUGIN(
     "split-memory", MILLRACE_VERSION,
     transform<SplitMemory, SplitOptions>("split-memory", "Groups packets into sessions, in memory",
                                          packets_option(), delay_option(), idle_option(),
-                                         max_sessions_option(), max_bytes_option(),
-                                         max_fragments_option(), keep_option())
+                                         remember_option(), max_sessions_option(),
+                                         max_bytes_option(), max_fragments_option(), keep_option())
         .single("keeps the state of all sessions")
         .aggregates(),
     transform<SplitTickets, SplitOptions>(
         "tickets",
         "Groups packets of many agents into sessions that wait, in memory, to be claimed",
-        packets_option(), delay_option(), idle_option(), max_sessions_option(), max_bytes_option(),
-        max_fragments_option(), keep_option(),
+        packets_option(), delay_option(), idle_option(), remember_option(), max_sessions_option(),
+        max_bytes_option(), max_fragments_option(), keep_option(),
         option<&SplitOptions::max_agents>(
             "max_agents",
             "agents whose sessions are kept apart; max_sessions and max_bytes hold for each of "

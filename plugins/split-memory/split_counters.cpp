@@ -1,5 +1,9 @@
 #include "split_counters.h"
 
+#include <utility>
+
+#include <fmt/format.h>
+
 namespace millrace {
 
 SessionCounts difference(const SessionCounts& now, const SessionCounts& before) {
@@ -14,6 +18,9 @@ SessionCounts difference(const SessionCounts& now, const SessionCounts& before) 
   }
   counts.sessions = now.sessions - before.sessions;
   counts.forgotten = now.forgotten - before.forgotten;
+  counts.clock_jumps = now.clock_jumps - before.clock_jumps;
+  counts.jumped_from = now.jumped_from;
+  counts.jumped_to = now.jumped_to;
   return counts;
 }
 
@@ -22,12 +29,22 @@ void SplitCounters::open(Context& context) {
   sessions_ = &context.counter("sessions");
   fragments_ = &context.counter("joined-fragments");
   forgotten_ = &context.counter("forgotten");
+  clock_jumps_ = &context.counter("clock-jumps");
 }
 
 void SplitCounters::add(const SessionCounts& more) {
   sessions_->add(more.sessions);
   fragments_->add(more.joined_fragments);
   forgotten_->add(more.forgotten);
+  if (more.clock_jumps != 0) {
+    clock_jumps_->add(more.clock_jumps);
+    if (!std::exchange(told_of_jump_, true)) {
+      context_->warning(fmt::format(
+          "the time of the packets jumped from {} to {}; sessions go by the times of their own "
+          "packets. Further jumps are only counted, as clock-jumps",
+          to_rfc3339(more.jumped_from), to_rfc3339(more.jumped_to)));
+    }
+  }
   const auto drop = [this](std::string_view reason, std::uint64_t n) {
     if (n != 0) context_->dropped(reason, n);
   };

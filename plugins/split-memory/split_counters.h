@@ -19,6 +19,8 @@ class SplitCounters {
   Counter* sessions_ = nullptr;
   Counter* fragments_ = nullptr;
   Counter* forgotten_ = nullptr;
+  Counter* clock_jumps_ = nullptr;
+  bool told_of_jump_ = false;
 };
 
 }  // namespace millrace

@@ -17,6 +17,7 @@ SessionLimits session_limits(const SplitOptions& options) {
   limits.packets = options.packets;
   limits.delay = options.delay;
   limits.idle = options.idle;
+  limits.remember = options.remember;
   limits.max_sessions = options.max_sessions;
   limits.max_bytes = options.max_bytes.bytes;
   limits.max_fragments = options.max_fragments;
@@ -38,7 +39,8 @@ void SplitMemory::process(Batch<Packet>& in, Output<Session>& out) {
   out_ = &out;
   const auto sink = [this](const Session& session, std::uint64_t born) { emit(session, born); };
   const std::uint64_t number = ledger_.add(std::move(in.receipt));
-  watermark_ = std::max(watermark_, in.watermark);
+  // At the end of a stream what comes out is still of the time before.
+  if (in.watermark != kNoTime && in.watermark != kStreamEnds) watermark_ = in.watermark;
   // A session that begins in this batch may be due in this batch too, so the hold must be there
   // before it can be released; what was held too much is forgotten below.
   const std::uint64_t before = table_.counts().sessions;

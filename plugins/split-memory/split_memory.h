@@ -15,6 +15,7 @@ struct SplitOptions {
   std::uint32_t packets = 24;
   Duration delay = std::chrono::seconds(10);
   Duration idle = std::chrono::seconds(60);
+  Duration remember = std::chrono::minutes(5);
   std::uint32_t max_sessions = 1U << 20U;
   ByteSize max_bytes = 1_GiB;
   std::uint32_t max_fragments = 4096;

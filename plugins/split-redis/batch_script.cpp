@@ -8,7 +8,8 @@ namespace millrace {
 std::string_view batch_script() {
   static const std::string kScript = std::string(kSafeLua) + std::string(kSessionLua) + R"lua(
 local run, number, id = ARGV[2], tonumber(ARGV[3]), ARGV[5]
-local limit, delay, idle, layer, expire, keep = unpack('>I4ddBI4I4', ARGV[6])
+local limit, delay, idle, layer, expire, keep, remember = unpack('>I4ddBI4I4d', ARGV[6])
+local back = math.max(idle, delay)
 local opens, dues = tag .. 's', tag .. 'd'
 -- Redis prints a number that is an argument with 17 digits, which is slow.
 local expire_text = tostring(expire)
@@ -18,8 +19,8 @@ local last = tonumber(safely('GET', tag .. 'q' .. run) or nil)
 local again = last and last >= number
 if again or (ARGV[4] == '0' and last ~= number - 1) then
   -- What the transaction has pushed is last in each list that is there.
-  for p = #ARGV[9] - 15, 1, -16 do
-    local list = opens .. sub(ARGV[9], p, p + 15)
+  for p = #ARGV[8] - 15, 1, -16 do
+    local list = opens .. sub(ARGV[8], p, p + 15)
     if call('EXISTS', list) == 1 then safely('RPOP', list) end
   end
   if again then return {safely('GET', tag .. 't' .. id) or ''} end
@@ -30,18 +31,6 @@ for p = 1, #ARGV[7], 16 do
   local cleared = sub(ARGV[7], p, p + 15)
   call('DEL', tag .. 't' .. cleared)
   safely('ZREM', KEYS[1], cleared)
-end
-
-local agents = tonumber(ARGV[8])
-for i = 10, 8 + 2 * agents, 2 do
-  local key, clock = tag .. 'c' .. ARGV[i], ARGV[i + 1]
-  local known = safely('GET', key)
-  if known then
-    local ah, al = unpack('>i4I4', known)
-    local bh, bl = unpack('>i4I4', clock)
-    if ah > bh or (ah == bh and al > bl) then clock = known end
-  end
-  call('SETEX', key, expire_text, clock)
 end
 
 local time = call('TIME')
@@ -74,7 +63,7 @@ local function push(blob)
   end
   folded = folded + 1
 end
-local function begin(new_epoch, is_low, th, tl, ch, cl)
+local function begin(new_epoch, is_low, th, tl)
   if have and not done then
     -- It still waits for its claim.
     local named = pack('>I4i4I4', epoch, fh, fl)
@@ -90,7 +79,7 @@ local function begin(new_epoch, is_low, th, tl, ch, cl)
   have, open, done, full, low, slayer = true, true, false, false, is_low, layer
   epoch, packets, bytes, payload, lease, refreshed, skeep = new_epoch, 0, 0, 0, 0, 0, keep
   token, folded, most, within = NONE, 0, limit, delay
-  fh, fl, lh, ll, crh, crl, toh, tol = th, tl, th, tl, ch, cl, ch, cl
+  fh, fl, lh, ll, toh, tol = th, tl, th, tl, th, tl
   begun = begun + 1
   begin_event = #events + 1
   local began = event(1)
@@ -115,27 +104,25 @@ local function walk(blob, chunked, applied)
     from, to = 0, -1
   end
   while p <= length do
-    local size, flags, _, o7, th, tl, ch, cl, wire, n = unpack(RECORD, blob, p)
+    local size, flags, _, o7, th, tl, wire, n = unpack(RECORD, blob, p)
     if chunked and n <= applied then
       repeated = repeated + 1
     else
-      if have and open and (ch - crh) * 4294967296 + (cl - crl) >= delay then open = false end
+      local gap = have and (th - toh) * 4294967296 + (tl - tol)
+      if have and open and
+         ((th - fh) * 4294967296 + (tl - fl) >= delay or -gap > back) then open = false end
       local store = have and open
       if not store then
         if not have then
-          begin(0, band(flags, 1) ~= 0, th, tl, ch, cl)
+          begin(0, band(flags, 1) ~= 0, th, tl)
+          store = true
+        elseif gap > idle or -gap > idle or band(flags, 4) ~= 0 then
+          append()
+          begin(gap > remember and 0 or epoch + 1, band(flags, 1) ~= 0, th, tl)
           store = true
         else
-          local gone = (ch - toh) * 4294967296 + (cl - tol) > idle
-          local same = gone and not done and epoch == 0 and th == fh and tl == fl
-          if (gone or band(flags, 4) ~= 0) and not same then
-            append()
-            begin(gone and 0 or epoch + 1, band(flags, 1) ~= 0, th, tl, ch, cl)
-            store = true
-          else
-            after_due = after_due + 1
-            touch(ch, cl)
-          end
+          after_due = after_due + 1
+          touch(th, tl)
         end
       end
       if store then
@@ -144,9 +131,9 @@ local function walk(blob, chunked, applied)
           from = p
         end
         to = p + size - 1
-        packets, bytes, payload = packets + 1, bytes + wire, payload + size - 41 - o7
+        packets, bytes, payload = packets + 1, bytes + wire, payload + size - 33 - o7
         seen(th, tl)
-        touch(ch, cl)
+        touch(th, tl)
         stored = stored + 1
         if packets == limit then
           append()
@@ -162,11 +149,12 @@ end
 
 -- What becomes of a group that goes by way of its session's state.
 local function apply(blob, flags)
-  local n, cfh, cfl, clh, cll, tfh, tfl, tmh, tml, gbytes, gpayload, n1, n2, chunk =
-    unpack('>I4i4I4i4I4i4I4i4I4ddI4I4c8', h, 18)
+  -- Times of the first packet, the earliest and the latest.
+  local n, tfh, tfl, teh, tel, tmh, tml, gbytes, gpayload, n1, n2, chunk =
+    unpack('>I4i4I4i4I4i4I4ddI4I4c8', h, 18)
   local calm, chunked, thin = band(flags, 2) ~= 0, band(flags, 4) ~= 0, band(flags, 8) ~= 0
   local late, look, known = band(flags, 16) ~= 0, band(flags, 32) ~= 0, band(flags, 64) ~= 0
-  begin_event, name_at = nil, known and 150 or 86
+  begin_event, name_at = nil, known and 134 or 78
   local s = first(key)
   if not s then
     key = dues .. k
@@ -180,12 +168,12 @@ local function apply(blob, flags)
     if elements - 1 > folded then
       changed = true
       if known then
-        local inside, all, m, kbytes, kpayload, kth, ktl, kth2, ktl2, fch, fcl, kn, kchunk =
-          unpack('>I4I4I4ddi4I4i4I4i4I4I4c8', h, 86)
-        if inside - 1 == folded and all == elements and fch == crh and fcl == crl then
+        local inside, all, m, kbytes, kpayload, kth, ktl, kfh, kfl, kn, kchunk =
+          unpack('>I4I4I4ddi4I4i4I4I4c8', h, 78)
+        if inside - 1 == folded and all == elements and kfh == fh and kfl == fl then
           packets, bytes, payload = packets + m, bytes + kbytes, payload + kpayload
           seen(kth, ktl)
-          touch(kth2, ktl2)
+          touch(kth, ktl)
           if kchunk ~= NONE and kn > applied_of(kchunk) then mark(kchunk, kn) end
           folded = elements - 1
         end
@@ -205,32 +193,36 @@ local function apply(blob, flags)
     -- They came when the session took none any more.
     after_due = after_due + n
     if have and not open then
-      touch(clh, cll)
+      touch(tmh, tml)
       changed = true
     end
   elseif chunked and applied >= n2 then
     repeated = repeated + n
   elseif have and open and clean and not thin and packets + n <= limit and
-         (clh - crh) * 4294967296 + (cll - crl) < delay then
+         (tmh - fh) * 4294967296 + (tml - fl) < delay and
+         (toh - teh) * 4294967296 + (tol - tel) <= back and
+         (tmh - teh) * 4294967296 + (tml - tel) <= back then
     call('RPUSH', key, blob)
     folded, changed = folded + 1, true
     packets, bytes, payload, stored = packets + n, bytes + gbytes, payload + gpayload, stored + n
     seen(tmh, tml)
-    touch(clh, cll)
+    touch(tmh, tml)
     if packets == limit then is_full() end
   elseif not have and not thin and n <= limit and
-         (clh - cfh) * 4294967296 + (cll - cfl) < delay then
-    begin(0, band(flags, 1) ~= 0, tfh, tfl, cfh, cfl)
+         (tmh - tfh) * 4294967296 + (tml - tfl) < delay and
+         (tmh - teh) * 4294967296 + (tml - tel) <= back then
+    begin(0, band(flags, 1) ~= 0, tfh, tfl)
     folded, packets, bytes, payload, stored = 1, n, gbytes, gpayload, stored + n
-    lh, ll, toh, tol = tmh, tml, clh, cll
+    lh, ll, toh, tol = tmh, tml, tmh, tml
     if packets == limit then is_full() end
     whole, changed = blob, true
   elseif have and calm and clean and
-         (not open or (cfh - crh) * 4294967296 + (cfl - crl) >= delay) and
-         (cfh - toh) * 4294967296 + (cfl - tol) <= idle then
+         (not open or (teh - fh) * 4294967296 + (tel - fl) >= delay) and
+         (tfh - toh) * 4294967296 + (tfl - tol) <= idle and
+         (toh - teh) * 4294967296 + (tol - tel) <= idle then
     open, changed = false, true
     after_due = after_due + n
-    touch(clh, cll)
+    touch(tmh, tml)
   elseif thin then
     state = 'r'
   else
@@ -260,11 +252,11 @@ local function apply(blob, flags)
   if whole then return 'b' end
   if not late and not look and n2 > applied then applied = n2 end
   stands[#stands + 1] =
-    pack('>I4I4i4I4I4', packets, folded + 1, crh, crl, chunked and applied + 1 or 0)
+    pack('>I4I4i4I4I4', packets, folded + 1, fh, fl, chunked and applied + 1 or 0)
   return 'o'
 end
 
-for i = 10 + 2 * agents, #ARGV, 2 do
+for i = 9, #ARGV, 2 do
   local blob = ARGV[i + 1]
   h = ARGV[i]
   local flags, n, state

@@ -28,8 +28,8 @@ struct Call {
   };
   struct Group {
     FlowKey flow{};
-    Timestamp first_clock;
-    Timestamp last_clock;
+    Timestamp first;   ///< time of the first packet
+    Timestamp latest;  ///< and of the latest
     std::uint64_t chunk = 0;
     std::uint32_t last_number = 0;
     std::uint32_t packets = 0;
@@ -53,7 +53,7 @@ struct Call {
 
   /// How a session stands that begins with the group and holds nothing else.
   [[nodiscard]] static Standing as_begun(const Group& group) {
-    return {group.packets, 2, group.first_clock, group.last_number};
+    return {group.packets, 2, group.first, group.last_number};
   }
 
   std::uint32_t bucket = 0;

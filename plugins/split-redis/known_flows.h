@@ -35,8 +35,8 @@ struct KnownFlow {
   };
 
   FlowKey flow{};
-  Timestamp first;             ///< open: clock at its first packet
-  Timestamp touched;           ///< clock at the last packet sent
+  Timestamp first;             ///< open: time of its first packet
+  Timestamp touched;           ///< time of the latest packet sent
   Timestamp sent;              ///< wall clock
   std::uint64_t call = 0;      ///< asked, open: the last one in which the script looks at it
   std::uint32_t packets = 0;   ///< open: in the session

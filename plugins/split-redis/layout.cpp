@@ -95,7 +95,6 @@ void append_record(std::string& to, const Record& record) {
   append_number(to, packet.l4_offset);
   append_number(to, packet.l7_offset);
   append_time(to, packet.time);
-  append_time(to, record.clock);
   append_number(to, record.length);
   append_number(to, record.number);
   append_number(to, record.chunk);
@@ -112,7 +111,6 @@ bool read_records(std::string_view element, std::vector<Record>& to) {
     packet.l4_offset = reader.number<std::uint16_t>();
     packet.l7_offset = reader.number<std::uint16_t>();
     packet.time = reader.time();
-    record.clock = reader.time();
     record.length = reader.number<std::uint32_t>();
     record.number = reader.number<std::uint32_t>();
     record.chunk = reader.number<std::uint64_t>();
@@ -203,7 +201,7 @@ std::optional<BatchReply> read_reply(std::string_view bytes) {
     Standing& standing = reply.standings.emplace_back();
     standing.packets = reader.number<std::uint32_t>();
     standing.elements = reader.number<std::uint32_t>();
-    standing.first_clock = reader.time();
+    standing.first = reader.time();
     standing.applied = std::int64_t{reader.number<std::uint32_t>()} - 1;
   }
   while (reader.good() && reader.left() != 0) {

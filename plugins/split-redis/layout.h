@@ -87,7 +87,6 @@ class KeyNames {
   [[nodiscard]] std::string open(const FlowKey& flow) const { return key('s', view(flow)); }
   [[nodiscard]] std::string due(const FlowKey& flow) const { return key('d', view(flow)); }
   [[nodiscard]] std::string older(const FlowKey& flow) const { return key('x', view(flow)); }
-  [[nodiscard]] std::string clock(std::string_view agent) const { return key('c', agent); }
   [[nodiscard]] std::string fragment(std::string_view id) const { return key('f', id); }
 
  private:
@@ -107,15 +106,14 @@ class KeyNames {
                             buckets;
 }
 
-/// A packet as it is kept: 41 bytes, then its bytes from the layer on.
-/// u32 size of all, u8 flags, u16 l4, u16 l7 offset, i64 time, i64 clock, u32 length on the wire,
+/// A packet as it is kept: 33 bytes, then its bytes from the layer on.
+/// u32 size of all, u8 flags, u16 l4, u16 l7 offset, i64 time, u32 length on the wire,
 /// u32 number in its chunk, u64 chunk.
-inline constexpr std::size_t kRecordHead = 41;
+inline constexpr std::size_t kRecordHead = 33;
 enum RecordFlag : std::uint8_t { kSrcIsLow = 1, kFragment = 2, kOpens = 4 };
 struct Record {
   SessionPacket packet;
   std::uint8_t flags = 0;
-  Timestamp clock;  ///< the agent's, at this packet
   std::uint32_t length = 0;
   std::uint32_t number = 0;
   std::uint64_t chunk = 0;  ///< see chunk_hash
@@ -124,7 +122,7 @@ void append_record(std::string& to, const Record& record);
 /// The records of one element of a session's list. Views into `element`. False if it is damaged.
 [[nodiscard]] bool read_records(std::string_view element, std::vector<Record>& to);
 
-inline constexpr std::uint8_t kStateVersion = 2;
+inline constexpr std::uint8_t kStateVersion = 3;
 /// What is known of a session, the fixed part of a five-tuple's state.
 struct SessionHead {
   bool open = false;  ///< takes packets
@@ -149,8 +147,8 @@ void append_session_mark(std::string& to, std::uint32_t epoch, Timestamp first_s
 struct Standing {
   std::uint32_t packets = 0;
   std::uint32_t elements = 0;  ///< of its list
-  Timestamp first_clock;
-  std::int64_t applied = -1;  ///< the highest number of the group's chunk
+  Timestamp first;             ///< time of its first packet
+  std::int64_t applied = -1;   ///< the highest number of the group's chunk
 };
 
 /// What the script of a batch answers, and keeps until its tickets are safe.

@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstring>
 
+#include "millrace/packet_clock.h"
+
 namespace millrace {
 
 namespace {
@@ -56,13 +58,18 @@ PacketGroup& PacketGroups::add(std::vector<DecodedPacket>& packets, std::uint32_
     group.alone = alone;
     group.first = index;
     group.bucket = bucket_of(packet.flow, settings_.buckets);
-    group.latest = packet.packet.time;
+    group.earliest = group.latest = packet.packet.time;
   } else {
     PacketGroup& group = groups_[slots_[at]];
     DecodedPacket& before = packets[group.last];
     before.next = index;
-    if (packet.clock - before.clock > settings_.idle) group.calm = false;
-    group.latest = std::max(group.latest, packet.packet.time);
+    const Timestamp time = packet.packet.time;
+    if (between(group.latest, time) > settings_.idle ||
+        between(time, group.latest) > settings_.idle) {
+      group.calm = false;
+    }
+    group.earliest = std::min(group.earliest, time);
+    group.latest = std::max(group.latest, time);
   }
   PacketGroup& group = groups_[slots_[at]];
   if (opens(packet.decoded)) group.calm = false;
@@ -89,9 +96,8 @@ void PacketGroups::append_head(std::string& to, const std::vector<DecodedPacket>
                                     (group.calm ? kCalm : 0) | (group.chunk == 0 ? 0 : kChunked) |
                                     flags | (known == nullptr ? 0 : kKnown)));
   append_number(to, group.count);
-  append_time(to, first.clock);
-  append_time(to, last.clock);
   append_time(to, first.packet.time);
+  append_time(to, group.earliest);
   append_time(to, group.latest);
   append_double(to, group.bytes);
   append_double(to, group.payload);
@@ -106,7 +112,6 @@ void PacketGroups::append_head(std::string& to, const std::vector<DecodedPacket>
     append_double(to, more.bytes);
     append_double(to, more.payload);
     append_time(to, more.latest);
-    append_time(to, known->touched);
     append_time(to, known->first);
     append_number(to, static_cast<std::uint32_t>(more.number));
     append_number(to, more.chunk);
@@ -130,8 +135,7 @@ void PacketGroups::append_state(std::string& to, const std::vector<DecodedPacket
   append_time(to, group.latest);
   append_double(to, group.bytes);
   append_double(to, group.payload);
-  append_time(to, first.clock);
-  append_time(to, last.clock);
+  append_time(to, group.latest);
   append_double(to, 0);                 // no lease
   append_number(to, std::uint32_t{0});  // the next one who looks at it sets its expiry anew
   append_number(to, settings_.keep_done);
@@ -168,7 +172,6 @@ void PacketGroups::append_records(std::string& to, const std::vector<DecodedPack
     record.flags = static_cast<std::uint8_t>((decoded.src_is_low ? kSrcIsLow : 0) |
                                              (decoded.fragment ? kFragment : 0) |
                                              (opens(decoded) ? kOpens : 0));
-    record.clock = packet.clock;
     record.length = packet.packet.length;
     record.number = packet.packet.number;
     record.chunk = group.chunk;

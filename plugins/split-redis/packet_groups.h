@@ -19,7 +19,6 @@ struct DecodedPacket {
   Packet packet;
   Decoded decoded;
   Decode kind = Decode::not_ip;
-  Timestamp clock;
   FlowKey flow{};
   std::uint32_t next = 0;  ///< of its group
 };
@@ -46,6 +45,7 @@ struct PacketGroup {
   std::uint64_t bytes = 0;
   std::uint64_t payload = 0;
   std::uint64_t record_bytes = 0;
+  Timestamp earliest;
   Timestamp latest;
   bool again = false;  ///< a packet of its chunk as late as its first was here before
   bool alone = true;   ///< the batch has no other group of the five-tuple
@@ -104,9 +104,9 @@ class PacketGroups {
                       const PacketGroup& group) const;
 
  private:
-  static constexpr std::size_t kGroupHead = 85;
-  static constexpr std::size_t kKnownHead = 64;
-  static constexpr std::size_t kState = 99;
+  static constexpr std::size_t kGroupHead = 77;
+  static constexpr std::size_t kKnownHead = 56;
+  static constexpr std::size_t kState = 91;
   static constexpr std::size_t kMark = 12;
   static constexpr std::size_t kEvent = 15;
 

@@ -221,16 +221,35 @@ TEST_F(ReceiverTest, ChunkThatComesAgainAddsNothing) {
   EXPECT_EQ(two.context.dropped_for("repeated"), 8 + list.size());
 }
 
-TEST_F(ReceiverTest, AgentsClockOutlivesTheProcess) {
-  options_.delay = 10s;
-  const auto early = packets(1);
-  split(chunk(early, maker_.origin("a", "1")));
-  split(chunk(packets(1, 11s, "x", 2000), maker_.origin("a", "2")));  // moves the clock
-  // Earlier than that, but too late for its session all the same.
-  Receiver receiver(options_);
-  receiver.give(chunk(packets(1, 1s), maker_.origin("a", "3")));
-  receiver.flush();
-  EXPECT_EQ(receiver.context.dropped_for("after-due"), 1U);
+TEST_F(ReceiverTest, PacketsOfOtherFiveTuplesHaveNoPartInWhenASessionIsDue) {
+  std::vector<Packet> list = packets(1);
+  auto tickets = split(chunk(list, maker_.origin("a", "1")));
+  split(chunk(packets(1, 24h * 365 * 50, "x", 2000), maker_.origin("a", "2")));
+  const auto later = packets(1, 1s);
+  EXPECT_TRUE(split(chunk(later, maker_.origin("a", "3"))).empty());
+  list.push_back(later[0]);
+  list[0].origin = list[1].origin = maker_.origin("a", "");
+  EXPECT_EQ(claim(tickets), Oracle(list, options_).sessions);
+}
+
+/// A question and an answer every ten minutes, and among them what has another time.
+TEST_F(ReceiverTest, OneWrongTimeDoesNotOutliveItsPacketInRedis) {
+  const auto exchange = [&](Duration at) { return packets(2, at); };
+  std::vector<Packet> list = exchange(0s);
+  list.insert(list.begin(), packets(1, 24h * 365 * 80, "odd", 2000)[0]);
+  std::vector<Ticket> tickets;
+  std::vector<Packet> all;
+  int number = 0;
+  for (const auto& chunks : {list, exchange(10min), exchange(20min)}) {
+    // Each through a receiver of its own, as after a restart.
+    const auto mine = chunk(chunks, maker_.origin("a", std::to_string(number++)));
+    all.insert(all.end(), mine.begin(), mine.end());
+    for (const Ticket& one : split(mine)) tickets.push_back(one);
+  }
+  EXPECT_EQ(tickets.size(), 4U);
+  const auto sessions = claim(tickets);
+  EXPECT_EQ(sessions.size(), 4U);
+  EXPECT_EQ(sessions, Oracle(all, options_).sessions);
 }
 
 TEST_F(ReceiverTest, FragmentsFindTheirSessionThroughRedis) {
@@ -384,7 +403,7 @@ TEST_F(ReceiverTest, EveryKeyThatIsNotASessionToBeAnalysedExpires) {
   receiver.give(chunk({maker_.make({.fragment = 0x2000}, 0s)}, maker_.origin("b", "1")));
   receiver.tick();
   const auto while_open = kinds();
-  for (const char kind : std::string("otqcf")) {
+  for (const char kind : std::string("otqf")) {
     EXPECT_TRUE(while_open.contains(kind)) << kind;
     for (const std::string& key : keys(std::string("*}") + kind + "*")) {
       EXPECT_GT(number({"TTL", key}), 0) << key;

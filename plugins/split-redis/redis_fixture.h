@@ -145,8 +145,10 @@ struct Oracle {
       SessionTable table({.packets = options.packets,
                           .delay = options.delay,
                           .idle = options.idle,
+                          .remember = options.remember,
                           .max_fragments = options.max_fragments,
-                          .layer = options.keep});
+                          .layer = options.keep,
+                          .late = 24h * 365 * 200});  // nothing ends but by its own packets
       table.add(list, 0, emit);
       table.flush(emit);
       const SessionCounts& c = table.counts();

@@ -87,7 +87,7 @@ for i = 4, #ARGV do
   if not s then
     safely('SREM', tag .. 'x' .. k, session)
     out[#out + 1] = safely('ZREM', index, member) == 1 and 'lost' or known and 'done' or 'unknown'
-  elseif #s < 99 then
+  elseif #s < 91 then
     call('RENAME', key, tag .. '!' .. sub(key, #tag + 1))
     safely('ZREM', index, member)
     out[#out + 1] = 'damaged'
@@ -129,7 +129,7 @@ for i = 4, #ARGV do
     key, older = tag .. 'h' .. k .. mark, true
     s = first(key)
   end
-  if s and sub(s, 76, 83) == token then
+  if s and sub(s, 68, 75) == token then
     if done then safely('ZREM', index, member) else safely('ZADD', index, now, member) end
     if done and older then
       call('DEL', key)
@@ -137,12 +137,12 @@ for i = 4, #ARGV do
     else
       local flags = string.byte(s, 2)
       if done then flags = flags + 2 end
-      s = sub(s, 1, 1) .. string.char(flags) .. sub(s, 3, 59) .. pack('>d', 0) .. sub(s, 68, 75) ..
-          '\0\0\0\0\0\0\0\0' .. sub(s, 84)
+      s = sub(s, 1, 1) .. string.char(flags) .. sub(s, 3, 51) .. pack('>d', 0) .. sub(s, 60, 67) ..
+          '\0\0\0\0\0\0\0\0' .. sub(s, 76)
       call('LSET', key, '0', s)
       if done then
         call('LTRIM', key, '0', '0')
-        call('EXPIRE', key, math.ceil(unpack('>I4', s, 72) * 4 / 3))
+        call('EXPIRE', key, math.ceil(unpack('>I4', s, 64) * 4 / 3))
       end
     end
   else

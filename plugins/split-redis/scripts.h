@@ -11,7 +11,7 @@ namespace millrace {
 /// Applies the packets of a batch to their sessions.
 /// KEYS: outbox. ARGV: tag, run, number of the call in its run, "1" if nothing before it is
 /// unanswered, id, settings, ids to clear, count of agents, for each element that the transaction
-/// has pushed before the script its list's flow, {agent, clock}..., {head, records}... Answers what
+/// has pushed before the script its list's flow, {head, records}... Answers what
 /// read_reply reads, in an array of one if the call was applied before.
 [[nodiscard]] std::string_view batch_script();
 /// Clears what is announced, and gives out again what nobody has.

@@ -17,11 +17,11 @@ namespace millrace {
 // that was appended, else by `fold`, which judges packet by packet.
 //
 // The state: version, flags (1 open, 2 done, 4 src is low, 8 full), layer, epoch,
-// packets, first seen, last seen, bytes, payload bytes (up to here read by layout.cpp), clock at
-// the first packet, clock at the last one, lease until (ms), when the expiry was refreshed (s), how
-// long to be kept when done (s), token of the lease, elements of the list that are in the state,
-// packets that make it full, time after its first packet when it is due; then for each chunk its
-// hash and the highest number applied, the latest first.
+// packets, first seen, last seen, bytes, payload bytes (up to here read by layout.cpp), time of
+// the five-tuple's latest packet, stored or not, lease until (ms), when the expiry was refreshed
+// (s), how long to be kept when done (s), token of the lease, elements of the list that are in the
+// state, packets that make it full, time after its first packet when it is due; then for each chunk
+// its hash and the highest number applied, the latest first.
 //
 // A session that is not done does not expire, and is in the index ('w', a sorted set): by the time
 // (ms, Redis's) when it is due, when its lease ends, or when somebody last saw to it. Its member
@@ -61,32 +61,32 @@ end
 inline constexpr std::string_view kSessionLua = R"lua(
 local spread = unpack
 local unpack, pack, band = struct.unpack, struct.pack, bit.band
-local HEAD = '>BBBI4I4i4I4i4I4ddi4I4i4I4dI4I4c8I4I4d'
-local RECORD = '>I4BI2I2i4I4i4I4I4I4c8'
+local HEAD = '>BBBI4I4i4I4i4I4ddi4I4dI4I4c8I4I4d'
+local RECORD = '>I4BI2I2i4I4I4I4c8'
 local NONE = '\0\0\0\0\0\0\0\0'
 local key, tail, have, open, done, low, full, slayer, epoch, packets
-local fh, fl, lh, ll, bytes, payload, crh, crl, toh, tol, lease, refreshed, skeep, token
+local fh, fl, lh, ll, bytes, payload, toh, tol, lease, refreshed, skeep, token
 local folded, most, within
 local taken_back = 0
 
 local function load(s)
   local version, f
-  version, f, slayer, epoch, packets, fh, fl, lh, ll, bytes, payload, crh, crl, toh, tol, lease,
-    refreshed, skeep, token, folded, most, within = unpack(HEAD, s)
+  version, f, slayer, epoch, packets, fh, fl, lh, ll, bytes, payload, toh, tol, lease, refreshed,
+    skeep, token, folded, most, within = unpack(HEAD, s)
   have, open, done, low, full =
     true, band(f, 1) ~= 0, band(f, 2) ~= 0, band(f, 4) ~= 0, band(f, 8) ~= 0
-  tail = sub(s, 100)
+  tail = sub(s, 92)
 end
 local function head()
   local flags = (open and 1 or 0) + (done and 2 or 0) + (low and 4 or 0) + (full and 8 or 0)
-  return pack(HEAD, 2, flags, slayer, epoch, packets, fh, fl, lh, ll, bytes, payload, crh, crl,
-              toh, tol, lease, refreshed, skeep, token, folded, most, within)
+  return pack(HEAD, 3, flags, slayer, epoch, packets, fh, fl, lh, ll, bytes, payload, toh, tol, lease,
+              refreshed, skeep, token, folded, most, within)
 end
 local function state_of()
   return tail == '' and head() or head() .. tail
 end
-local function touch(ch, cl)
-  if ch > toh or (ch == toh and cl > tol) then toh, tol = ch, cl end
+local function touch(th, tl)
+  if th > toh or (th == toh and tl > tol) then toh, tol = th, tl end
 end
 local function seen(th, tl)
   if th > lh or (th == lh and tl > ll) then lh, ll = th, tl end
@@ -112,13 +112,13 @@ local function fold()
     local blob = elements[e]
     local p, from, to, length = 1, 1, 0, #blob
     while p <= length do
-      local size = length - p >= 40 and unpack('>I4', blob, p) or 0
-      if size < 41 or p + size - 1 > length then
+      local size = length - p >= 32 and unpack('>I4', blob, p) or 0
+      if size < 33 or p + size - 1 > length then
         -- Damaged: it stays as it is, for the claim to notice.
         to = length
         break
       end
-      local _, _, _, o7, th, tl, ch, cl, wire, n, c = unpack(RECORD, blob, p)
+      local _, _, _, o7, th, tl, wire, n, c = unpack(RECORD, blob, p)
       local good = true
       if c ~= NONE then
         if c ~= chunk then
@@ -132,12 +132,12 @@ local function fold()
         end
       end
       if good then
-        touch(ch, cl)
-        if (ch - crh) * 4294967296 + (cl - crl) >= within then open = false end
+        touch(th, tl)
+        if (th - fh) * 4294967296 + (tl - fl) >= within then open = false end
         good = open and packets < most
       end
       if good then
-        packets, bytes, payload = packets + 1, bytes + wire, payload + size - 41 - o7
+        packets, bytes, payload = packets + 1, bytes + wire, payload + size - 33 - o7
         seen(th, tl)
         to = p + size - 1
       else

@@ -90,7 +90,7 @@ void SplitRedis::check_appended(Call& call, const redisReply& transaction, bool 
   if (doubtful.empty()) return;
   Call look = begin_call(call.bucket);
   RedisCommand command;
-  begin_script(look, command, doubtful.size(), false);
+  begin_script(look, command, doubtful.size());
   for (const Doubtful& one : doubtful) {
     command.open_argument(one.appended->head_bytes);
     command.bytes().append(call.heads, one.head, one.appended->head_bytes);
@@ -100,7 +100,7 @@ void SplitRedis::check_appended(Call& call, const redisReply& transaction, bool 
     command.add(string_view());
     look.groups.push_back(one.appended->group);
     if (one.late) look.packets += one.appended->group.packets;
-    ask_about(one.appended->group.flow, one.appended->group.last_clock);
+    ask_about(one.appended->group.flow, one.appended->group.latest);
   }
   look.bytes = std::move(command.bytes());
   send(std::move(look), call.receipt);
@@ -118,8 +118,7 @@ void SplitRedis::learn(const Call& call, const BatchReply& reply) {
                              (state == kGroupBegun && known->stand == KnownFlow::Stand::open))) {
       continue;
     }
-    const Timestamp touched =
-        known == nullptr ? group.last_clock : std::max(group.last_clock, known->touched);
+    const Timestamp touched = touched_after(known, group.latest);
     if (state == kGroupDue) {
       known_.put(group.flow, KnownFlow::Stand::due, touched, now_);
     } else if (state == kGroupOpen || state == kGroupBegun) {
@@ -141,7 +140,7 @@ void SplitRedis::send_refused(Call& call, std::string_view states) {
   }
   RedisCommand command;
   Call again = begin_call(call.bucket);
-  begin_script(again, command, refused.size() + begun.size(), false);
+  begin_script(again, command, refused.size() + begun.size());
   for (const Call::Begun* one : begun) {
     const Call::Group& group = call.groups[one->number];
     command.open_argument(one->head_bytes);
@@ -151,11 +150,11 @@ void SplitRedis::send_refused(Call& call, std::string_view states) {
     command.add(string_view(call.bytes).substr(one->records, one->record_bytes));
     again.groups.push_back(group);
     again.packets += group.packets;
-    ask_about(group.flow, group.last_clock);
+    ask_about(group.flow, group.latest);
   }
   for (const PacketGroup* group : refused) {
     add_group(again, command, call.kept.packets, *group, 0, nullptr);
-    ask_about(group->flow, call.kept.packets[group->last].clock);
+    ask_about(group->flow, group->latest);
   }
   again.bytes = std::move(command.bytes());
   send(std::move(again), call.receipt);

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <span>
+#include <utility>
 
+#include <fmt/format.h>
 #include <hiredis/hiredis.h>
 
 #include "scripts.h"
@@ -38,10 +40,8 @@ Call SplitRedis::begin_call(std::uint32_t bucket) {
   return call;
 }
 
-void SplitRedis::begin_script(Call& call, RedisCommand& command, std::size_t groups,
-                              bool with_agents) {
-  const std::size_t agents = with_agents ? batch_agents_.size() : 0;
-  command.begin(3 + 1 + 9 + 2 * agents + 2 * groups);
+void SplitRedis::begin_script(Call& call, RedisCommand& command, std::size_t groups) {
+  command.begin(3 + 1 + 8 + 2 * groups);
   command.add(string_view("EVAL"));
   command.add(batch_script());
   command.add(string_view("1"));
@@ -54,19 +54,12 @@ void SplitRedis::begin_script(Call& call, RedisCommand& command, std::size_t gro
   command.add(string_view(call.id));
   command.add(string_view(settings_));
   command.add(string_view(announcements_->take_settled(call.bucket)));
-  command.add(std::uint64_t{agents});
   command.add(string_view(call.pushed));
-  for (std::size_t i = 0; i < agents; ++i) {
-    std::string clock;
-    append_time(clock, batch_agents_[i].clock);
-    command.add(batch_agents_[i].name);
-    command.add(string_view(clock));
-  }
 }
 
 Call::Group SplitRedis::group_of(const std::vector<DecodedPacket>& packets,
                                  const PacketGroup& group) {
-  return {group.flow,  packets[group.first].clock,        packets[group.last].clock,
+  return {group.flow,  packets[group.first].packet.time,  group.latest,
           group.chunk, packets[group.last].packet.number, group.count};
 }
 
@@ -103,7 +96,9 @@ bool SplitRedis::append(Call& call, RedisCommand& command, const PacketGroup& gr
   const DecodedPacket& first = packets_[group.first];
   const DecodedPacket& last = packets_[group.last];
   if (known.packets + group.count >= options_.packets ||
-      last.clock - known.first >= options_.delay || first.clock - known.touched > options_.idle) {
+      between(known.first, group.latest) >= options_.delay ||
+      between(known.touched, first.packet.time) > options_.idle ||
+      between(group.earliest, known.touched) > options_.idle) {
     return false;
   }
   Unrecorded& more = known.unrecorded;
@@ -118,7 +113,7 @@ bool SplitRedis::append(Call& call, RedisCommand& command, const PacketGroup& gr
   more.bytes += group.bytes;
   more.payload += group.payload;
   more.latest = std::max(more.latest, group.latest);
-  known.touched = last.clock;
+  known.touched = std::max(known.touched, group.latest);
   known.packets += group.count;
   ++known.elements;
 
@@ -157,13 +152,15 @@ void SplitRedis::choose(Call& call, RedisCommand& command, std::uint32_t index) 
   Scripted& one = scripted_.emplace_back();
   one.group = index;
   if (thin_[index] != 0) return;
-  const Timestamp first = packets_[group.first].clock;
-  const Timestamp last = packets_[group.last].clock;
   if (known == nullptr) {
     // Most probably nobody has heard of it yet.
-    if (group.again || group.count >= options_.packets || last - first >= options_.delay) return;
+    if (group.again || group.count >= options_.packets ||
+        between(packets_[group.first].packet.time, group.latest) >= options_.delay ||
+        between(group.earliest, group.latest) > std::max(options_.idle, options_.delay)) {
+      return;
+    }
     const Call::Group begun = group_of(packets_, group);
-    note_open(begun, Call::as_begun(begun), last, last_call_);
+    note_open(begun, Call::as_begun(begun), group.latest, last_call_);
     // What the transaction pushes comes before what the script appends.
     if (!group.alone) return;
     push(call, command, group, true);
@@ -175,18 +172,39 @@ void SplitRedis::choose(Call& call, RedisCommand& command, std::uint32_t index) 
       !known->unrecorded.mixed && !group.again && known->call != last_call_) {
     one.known = *known;
   }
-  ask_about(group.flow, std::max(last, known->touched));
+  ask_about(group.flow, touched_after(known, group.latest));
 }
 
 void SplitRedis::note_open(const Call::Group& group, const Standing& standing, Timestamp touched,
                            std::uint64_t call) {
   KnownFlow& open = known_.put(group.flow, KnownFlow::Stand::open, touched, now_);
-  open.first = standing.first_clock;
+  open.first = standing.first;
   open.packets = standing.packets;
   open.elements = open.unrecorded.elements = standing.elements;
   open.unrecorded.chunk = group.chunk;
   open.unrecorded.number = standing.applied;
   open.call = call;
+}
+
+/// The time of a five-tuple's latest packet when `latest` has come, too. Where the clock was set
+/// back it goes back.
+Timestamp SplitRedis::touched_after(const KnownFlow* known, Timestamp latest) const {
+  if (known == nullptr || between(latest, known->touched) > options_.idle) return latest;
+  return std::max(latest, known->touched);
+}
+
+/// Sessions do not go by it. Who looks at them may wonder, though.
+void SplitRedis::count_jumps(const BatchAgent& agent) {
+  const PacketClock& clock = agent.known->clock;
+  const std::uint64_t more = clock.jumps() - std::exchange(agent.known->jumps, clock.jumps());
+  if (more == 0) return;
+  clock_jumps_->add(more);
+  if (std::exchange(told_of_jump_, true)) return;
+  context_->warning(fmt::format(
+      "the time of the packets{} jumped from {} to {}; sessions go by the times of their own "
+      "packets. Further jumps are only counted, as clock-jumps",
+      agent.name.empty() ? "" : fmt::format(" of agent '{}'", agent.name),
+      to_rfc3339(clock.jumped_from()), to_rfc3339(clock.jumped_to())));
 }
 
 /// The call at hand will tell.
@@ -207,7 +225,8 @@ void SplitRedis::keep_thin(Call& call, const PacketGroup& group) {
   }
   copy.last = static_cast<std::uint32_t>(kept.packets.size() - 1);
   ++thin_in_flight_[std::string(view(group.flow))];
-  known_.put(group.flow, KnownFlow::Stand::due, packets_[group.last].clock, now_);
+  known_.put(group.flow, KnownFlow::Stand::due,
+             touched_after(known_.find(group.flow), group.latest), now_);
   thin_packets_->add(group.count);
 }
 
@@ -236,9 +255,7 @@ Call SplitRedis::make_call(std::uint32_t bucket, std::span<const std::uint32_t>&
   command.bytes().reserve(command.bytes().size() + size);
   const std::size_t pushes_at = command.bytes().size();
   if (!call.pushed.empty()) command.append(pushes);
-  // The clocks come last: should this process end before, the chunk comes again, and its packets
-  // must find the clocks as they were.
-  begin_script(call, command, scripted_.size(), left.empty());
+  begin_script(call, command, scripted_.size());
   for (const Scripted& one : scripted_) {
     const bool thin = thin_[one.group] != 0;
     const auto flags = thin ? kGroupThin : one.begins ? kGroupBegins : 0;
@@ -289,8 +306,7 @@ void SplitRedis::take(Batch<Packet>& in) {
   bool any = false;
   for (std::uint32_t bucket = 0; bucket < options_.buckets; ++bucket) {
     const auto& mine = by_bucket[bucket];
-    // Packets that belong to no session move the clock too.
-    if (mine.empty() && (bucket != 0 || !groups.empty())) continue;
+    if (mine.empty()) continue;
     std::span<const std::uint32_t> left(mine);
     do {
       Call call = make_call(bucket, left, std::exchange(command, {}));
@@ -302,12 +318,11 @@ void SplitRedis::take(Batch<Packet>& in) {
   if (any) in.receipt.done();
 
   for (BatchAgent& agent : batch_agents_) {
-    agent.known->time = agent.clock;
-    agent.known->read = true;
     for (const std::uint64_t chunk : agent.new_chunks) agent.known->learn(chunk);
   }
   for (std::size_t i = 0; i < packets_.size(); ++i) {
     const Place& place = places_[i];
+    batch_agents_[place.agent].known->clock.see(packets_[i].packet.time);
     const bool more = i + 1 < packets_.size() && places_[i + 1].agent == place.agent &&
                       places_[i + 1].chunk == place.chunk;
     if (more || place.chunk == 0) continue;
@@ -315,6 +330,7 @@ void SplitRedis::take(Batch<Packet>& in) {
       chunk->last = std::max<std::int64_t>(chunk->last, packets_[i].packet.number);
     }
   }
+  for (const BatchAgent& agent : batch_agents_) count_jumps(agent);
   joined_->add(drops_.joined_fragments);
   if (drops_.lost_fragments != 0) context_->dropped("lost-fragment", drops_.lost_fragments);
   for (std::size_t kind = 0; kind < drops_.undecodable.size(); ++kind) {

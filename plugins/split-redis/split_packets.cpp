@@ -16,19 +16,17 @@ constexpr std::chrono::seconds kFragmentAge(30);
 SplitRedis::Place SplitRedis::place_of(const Origin* origin) {
   const std::string_view name = origin == nullptr ? std::string_view() : origin->agent;
   const std::uint64_t chunk = origin == nullptr ? 0 : chunk_hash(origin->chunk);
-  AgentClock& known = agents_.of(name);
+  KnownAgent& known = agents_.of(name);
   if (known.batch != batch_) {
     known.batch = batch_;
     known.place = static_cast<std::uint32_t>(batch_agents_.size());
-    batch_agents_.push_back({name, &known, known.time, !known.read, {}});
+    batch_agents_.push_back({name, &known, {}});
   }
   BatchAgent& agent = batch_agents_[known.place];
   if (chunk == 0) return {known.place, 0};
-  if (const AgentClock::Chunk* seen = known.find(chunk)) return {known.place, chunk, seen->last};
+  if (const KnownAgent::Chunk* seen = known.find(chunk)) return {known.place, chunk, seen->last};
   if (std::ranges::find(agent.new_chunks, chunk) == agent.new_chunks.end()) {
-    // The packets before this chunk may have gone through another process.
     agent.new_chunks.push_back(chunk);
-    agent.ask = true;
   }
   return {known.place, chunk};
 }
@@ -81,20 +79,9 @@ void SplitRedis::decode_one(std::size_t index, const BatchAgent& agent) {
   }
 }
 
-bool SplitRedis::must_ask() const {
-  return !unknown_fragments_.empty() ||
-         std::ranges::any_of(batch_agents_, [](const BatchAgent& agent) { return agent.ask; });
-}
-
-/// What other processes know: the agents' clocks, and the first fragments that came there.
+/// What other processes know: the first fragments that came there.
 void SplitRedis::ask() {
   RedisCommand command;
-  for (const BatchAgent& agent : batch_agents_) {
-    if (!agent.ask) continue;
-    for (const KeyNames& names : names_) {
-      command.put(std::string_view("GET"), std::string_view(names.clock(agent.name)));
-    }
-  }
   for (const auto& [index, id] : unknown_fragments_) {
     const KeyNames& names = names_[bucket_of(id, options_.buckets)];
     command.put(std::string_view("GET"), std::string_view(names.fragment(view(id))));
@@ -107,14 +94,6 @@ void SplitRedis::ask() {
     if (is_error(*reply) && !is_wrong_type(*reply)) connection.raise(*reply);
   }
   std::size_t next = 0;
-  for (BatchAgent& agent : batch_agents_) {
-    if (!agent.ask) continue;
-    for (std::size_t bucket = 0; bucket < names_.size(); ++bucket) {
-      LayoutReader reader(text_of(*replies[next++]));
-      const Timestamp clock = reader.time();
-      if (reader.good()) agent.clock = std::max(agent.clock, clock);
-    }
-  }
   for (const auto& [index, id] : unknown_fragments_) {
     DecodedPacket& packet = packets_[index];
     LayoutReader reader(text_of(*replies[next++]));
@@ -137,10 +116,7 @@ void SplitRedis::group_all() {
   groups_.clear(packets_.size());
   for (std::uint32_t i = 0; i < packets_.size(); ++i) {
     DecodedPacket& packet = packets_[i];
-    BatchAgent& agent = batch_agents_[places_[i].agent];
-    // Every packet moves its agent's clock, whatever it is.
-    agent.clock = std::max(agent.clock, packet.packet.time);
-    packet.clock = agent.clock;
+    const BatchAgent& agent = batch_agents_[places_[i].agent];
     if (packet.kind == Decode::transport) {
       packet.flow = flow_key(packet.decoded.key, agent.name);
       PacketGroup& group = groups_.add(packets_, i, agent.name, places_[i].chunk);
@@ -163,7 +139,8 @@ bool SplitRedis::choose_thin() {
     const KnownFlow* due =
         group.calm && group.alone ? known_.find(group.flow, KnownFlow::Stand::due) : nullptr;
     const bool thin = due != nullptr && now - due->sent < fresh &&
-                      packets_[group.first].clock - due->touched <= options_.idle;
+                      between(due->touched, packets_[group.first].packet.time) <= options_.idle &&
+                      between(group.earliest, due->touched) <= options_.idle;
     if (!thin && !thin_in_flight_.empty() &&
         thin_in_flight_.contains(std::string(view(group.flow)))) {
       return false;

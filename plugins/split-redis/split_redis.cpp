@@ -28,6 +28,7 @@ std::string settings_of(const SplitRedisOptions& options) {
   append_number(settings, static_cast<std::uint8_t>(options.keep));
   append_number(settings, seconds(options.expire));
   append_number(settings, seconds(options.idle + options.remember));
+  append_double(settings, (options.idle + options.remember).count());
   return settings;
 }
 
@@ -144,6 +145,7 @@ void SplitRedis::open(Context& context) {
   thin_packets_ = &context.counter("sent-without-bytes");
   appended_ = &context.counter("appended");
   taken_back_ = &context.counter("taken-back");
+  clock_jumps_ = &context.counter("clock-jumps");
   const RedisAddress address = parse_redis_url(options_.server, options_.ca);
   const RedisTimeouts timeouts{options_.connect_timeout, options_.timeout};
   watch_ =
@@ -182,7 +184,7 @@ void SplitRedis::process(Batch<Packet>& in, Output<Ticket>& out) {
   watch_->require_room();
   if (watch_->times_emptied() != times_emptied_) forget_all();
   decode_all(in);
-  if (must_ask()) {
+  if (!unknown_fragments_.empty()) {
     drain(out);
     ask();
   }

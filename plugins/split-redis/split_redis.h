@@ -94,9 +94,7 @@ class SplitRedis final : public Transform<Packet, Ticket> {
   /// The agents of the batch at hand.
   struct BatchAgent {
     std::string_view name;
-    AgentClock* known = nullptr;
-    Timestamp clock;
-    bool ask = false;
+    KnownAgent* known = nullptr;
     std::vector<std::uint64_t> new_chunks;
   };
   struct Place {
@@ -113,15 +111,16 @@ class SplitRedis final : public Transform<Packet, Ticket> {
   void decode_all(const Batch<Packet>& in);
   [[nodiscard]] Place place_of(const Origin* origin);
   void decode_one(std::size_t index, const BatchAgent& agent);
-  [[nodiscard]] bool must_ask() const;
   void ask();
+  [[nodiscard]] Timestamp touched_after(const KnownFlow* known, Timestamp latest) const;
+  void count_jumps(const BatchAgent& agent);
   void group_all();
   [[nodiscard]] bool choose_thin();
   void take(Batch<Packet>& in);
   [[nodiscard]] Call begin_call(std::uint32_t bucket);
   [[nodiscard]] Call make_call(std::uint32_t bucket, std::span<const std::uint32_t>& left,
                                RedisCommand before);
-  void begin_script(Call& call, RedisCommand& command, std::size_t groups, bool with_agents);
+  void begin_script(Call& call, RedisCommand& command, std::size_t groups);
   [[nodiscard]] static Call::Group group_of(const std::vector<DecodedPacket>& packets,
                                             const PacketGroup& group);
   void add_group(Call& call, RedisCommand& command, const std::vector<DecodedPacket>& packets,
@@ -154,7 +153,7 @@ class SplitRedis final : public Transform<Packet, Ticket> {
   std::unique_ptr<CallWindow> window_;
   std::shared_ptr<Announcements> announcements_ = std::make_shared<Announcements>();
 
-  AgentClocks agents_;
+  KnownAgents agents_;
   FragmentCache fragments_;
   PacketGroups groups_;
   KnownFlows known_;
@@ -192,6 +191,8 @@ class SplitRedis final : public Transform<Packet, Ticket> {
   Counter* thin_packets_ = nullptr;
   Counter* appended_ = nullptr;
   Counter* taken_back_ = nullptr;
+  Counter* clock_jumps_ = nullptr;
+  bool told_of_jump_ = false;
 };
 
 }  // namespace millrace

@@ -21,7 +21,9 @@ struct ItemType;
 /// What every batch has, whatever its items are. The host moves batches about by this part and by
 /// the functions of `type`.
 struct BatchBase {
-  /// No earlier packet will come. It never falls along an edge.
+  /// No earlier packet will come, apart from those with wrong times. It rises along an edge and
+  /// falls only where the time of the packets was set back; sources make it with PacketClock
+  /// (packet_clock.h). kStreamEnds there: what comes next does not continue what came before.
   Timestamp watermark = kNoTime;
   /// Empty in a batch that a transform makes: then the host gives it a share of the receipt of the
   /// input that is being processed.
@@ -155,7 +157,7 @@ struct ItemFunctions {
     target.insert(target.end(), std::make_move_iterator(source.begin()),
                   std::make_move_iterator(source.end()));
     source.clear();
-    into.watermark = std::max(into.watermark, from.watermark);
+    if (from.watermark != kNoTime) into.watermark = from.watermark;
     into.storage = join_storage(std::move(into.storage), std::move(from.storage));
     into.storage_bytes += std::exchange(from.storage_bytes, 0);
     std::vector<Receipt> parts;

@@ -100,16 +100,22 @@ class DrivenStage {
   bool opened_ = false;
 };
 
-/// Completes what is pushed as the host does, and sees to it that time never falls.
+/// Completes what is pushed as the host does, and sees to it that a transform's time only falls
+/// when that of its input did.
 class Emitter final : public Downstream {
  public:
   explicit Emitter(Downstream& next) : next_(next) {}
-  void begin(const BatchBase* input) { completion_.begin(input); }
+  void begin(const BatchBase* input) {
+    completion_.begin(input);
+    if (input == nullptr || input->watermark == kNoTime) return;
+    if (input->watermark < given_) watermark_ = kNoTime;
+    given_ = input->watermark;
+  }
   [[nodiscard]] std::size_t pushed() const { return completion_.pushed(); }
   void push(BatchBase& batch) override {
     completion_.complete(batch);
     if (batch.watermark != kNoTime) {
-      if (batch.watermark < watermark_) {
+      if (given_ != kNoTime && batch.watermark < watermark_) {
         throw ContractBroken("the stage pushed a batch whose watermark is before an earlier one's");
       }
       watermark_ = batch.watermark;
@@ -120,6 +126,7 @@ class Emitter final : public Downstream {
  private:
   Downstream& next_;
   millrace::detail::Completion completion_;
+  Timestamp given_ = kNoTime;  ///< the input's; a source has none
   Timestamp watermark_ = kNoTime;
 };
 
@@ -164,7 +171,7 @@ class DrivenReader : public DrivenStage<S> {
 
  private:
   void hand(Batch<In> batch, Emitter& out) {
-    watermark_ = std::max(watermark_, batch.watermark);
+    if (batch.watermark != kNoTime) watermark_ = batch.watermark;
     batch.watermark = watermark_;
     batch_.emplace(std::move(batch));
     rejected_.clear();
