@@ -164,7 +164,7 @@ void SplitRedis::open(Context& context) {
 Coalesce SplitRedis::coalesce() const { return {options_.batch, std::chrono::milliseconds(5)}; }
 
 void SplitRedis::process(Batch<Packet>& in, Output<Ticket>& out) {
-  watermark_ = std::max(watermark_, in.watermark);
+  if (in.watermark != kNoTime && in.watermark != kStreamEnds) watermark_ = in.watermark;
   watch_->require_server();
   window_->ready();
   while (window_->size() >= options_.in_flight) answer(out);
