@@ -28,6 +28,8 @@ Read read(const fs::path& path) {
     read.good = reader != nullptr;
     while (reader && reader->step(out, batcher, gate) == CaptureReader::Step::more) {
     }
+    const Census& census = gate.census();
+    if (census.packets() != 0 && census.of_unknown_link() == census.packets()) read.good = false;
   } catch (const std::runtime_error&) {
     read.good = false;
   }

@@ -41,7 +41,19 @@ class Limited final : public ByteSource {
       : bytes_(std::move(bytes)), most_(most), count_(count) {}
 
   std::size_t read(std::span<std::byte> to) override {
-    const std::size_t got = read_fully(*bytes_, to);
+    if (error_) std::rethrow_exception(error_);
+    std::size_t got = 0;
+    // What comes before an error is not lost with it.
+    try {
+      while (got < to.size()) {
+        const std::size_t more = bytes_->read(to.subspan(got));
+        if (more == 0) break;
+        got += more;
+      }
+    } catch (...) {
+      if (got == 0) throw;
+      error_ = std::current_exception();
+    }
     count_ += got;
     if (count_ > most_) {
       throw UploadError(Ending::too_large,
@@ -56,6 +68,7 @@ class Limited final : public ByteSource {
   std::unique_ptr<ByteSource> bytes_;
   std::uint64_t most_;
   std::uint64_t& count_;
+  std::exception_ptr error_;
 };
 
 std::string hexadecimal(std::span<const std::byte> bytes) {
@@ -191,6 +204,11 @@ void Upload::parse_body() {
   Gate gate(0, {});
   while (reader->step(out, batcher, gate) == CaptureReader::Step::more) {
     if (stopped_) throw UploadError(Ending::unavailable, kFailed);
+  }
+  const Census& census = gate.census();
+  if (census.packets() != 0 && census.of_unknown_link() == census.packets()) {
+    throw UploadError(Ending::bad, fmt::format("none of the {} packets can be decoded: {}",
+                                               census.packets(), census.unknown_links()));
   }
   // What may follow compressed data.
   std::array<std::byte, 4096> rest{};

@@ -20,8 +20,8 @@ class ByteSource {
   virtual ~ByteSource() = default;
 
   /// Reads at least one byte, unless the stream has ended (then 0). Throws std::runtime_error
-  /// naming the file: read errors and damaged compressed data. A compressed file that is cut off
-  /// counts as ended, and `cut_off` says so.
+  /// naming the file: read errors and damaged compressed data, after all that was unpacked before
+  /// the damage. A compressed file that is cut off counts as ended, and `cut_off` says so.
   virtual std::size_t read(std::span<std::byte> to) = 0;
   /// Bytes of the file itself that were read so far.
   [[nodiscard]] virtual std::uint64_t raw_position() const = 0;
@@ -45,6 +45,11 @@ struct Unpacked {
 /// library's own bound, 128 MiB.
 [[nodiscard]] Unpacked unpack(const std::string& name, std::unique_ptr<ByteSource> raw,
                               int zstd_window = 0);
+
+/// What a file that begins like this is if it is compressed or packed in a way that is not read, or
+/// a capture in another format, and what to do: "is compressed with xz; unpack it first". Empty:
+/// none of these. A tar archive needs 262 bytes.
+[[nodiscard]] std::string foreign_format(std::span<const std::byte> head);
 
 /// For what has been read already: `head` comes first.
 [[nodiscard]] std::unique_ptr<ByteSource> with_head(std::span<const std::byte> head,

@@ -10,6 +10,8 @@
 #include "millrace/error.h"
 #include "millrace/option.h"
 
+#include "capture_reader.h"
+
 namespace millrace {
 
 namespace fs = std::filesystem;
@@ -82,6 +84,36 @@ std::vector<CaptureFile> list_captures(const std::vector<std::string>& names,
     }
   }
   return files;
+}
+
+std::vector<CaptureFile> take_out_others(std::vector<CaptureFile>& files) {
+  std::vector<CaptureFile> others;
+  const auto is_other = [&](const CaptureFile& file) {
+    std::error_code error;
+    // Standard input and pipes can be read only once.
+    if (file.path == "-" || !fs::is_regular_file(file.path, error)) return false;
+    std::string problem;
+    try {
+      problem = no_capture(file.path);
+    } catch (const std::system_error& failure) {
+      problem = fmt::format("cannot open '{}': {}", file.path.string(), failure.code().message());
+    } catch (const std::runtime_error& failure) {
+      problem = failure.what();
+    }
+    if (problem.empty()) return false;
+    if (file.folder.empty()) throw ConfigError("file", problem);
+    others.push_back(file);
+    return true;
+  };
+  std::erase_if(files, is_other);
+  if (files.empty()) {
+    throw ConfigError(
+        "file",
+        fmt::format("the folder '{}' holds no captures; {} other files are in it, "
+                    "the first is '{}'",
+                    others.front().folder.string(), others.size(), others.front().path.string()));
+  }
+  return others;
 }
 
 std::uint64_t total_size(const std::vector<CaptureFile>& files) {

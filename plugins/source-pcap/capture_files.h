@@ -21,6 +21,11 @@ struct CaptureFile {
     const std::vector<std::string>& names,
     const std::function<std::filesystem::path(const std::filesystem::path&)>& find);
 
+/// Takes out of `files` those of folders that are no captures, as their first bytes tell, and
+/// returns them. Throws ConfigError("file", ...) for a file that is named itself and is none, and
+/// if none is left. Empty files stay.
+[[nodiscard]] std::vector<CaptureFile> take_out_others(std::vector<CaptureFile>& files);
+
 /// The sum of the files' sizes; 0 if standard input is among them.
 [[nodiscard]] std::uint64_t total_size(const std::vector<CaptureFile>& files);
 

@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <array>
 #include <cstdio>
+#include <cstring>
 #include <stdexcept>
 #include <string_view>
 #include <vector>
@@ -43,7 +45,9 @@ class LibpcapReader final : public CaptureReader {
     }
   }
 
-  [[nodiscard]] int link_type() const override { return pcap_datalink(handle_.get()); }
+  [[nodiscard]] std::optional<LinkType> link_type() const override {
+    return static_cast<LinkType>(pcap_datalink(handle_.get()));
+  }
   [[nodiscard]] std::optional<std::uint64_t> cut_off_at() const override { return cut_off_; }
   [[nodiscard]] std::uint64_t raw_position() const override {
     return stream_.bytes->raw_position();
@@ -57,7 +61,13 @@ class LibpcapReader final : public CaptureReader {
       const int result = pcap_next_ex(handle_.get(), &header, &data);
       if (result == 1) {
         const Packet packet = view(*header, data);
-        const Gate::Answer answer = gate.admit(packet);
+        Gate::Answer answer{};
+        try {
+          answer = gate.admit(packet);
+        } catch (...) {
+          batcher.push(out);
+          throw;
+        }
         ++records_;
         if (answer == Gate::Answer::take) batcher.add(out, packet);
         if (answer != Gate::Answer::stop) continue;
@@ -145,22 +155,19 @@ class LibpcapReader final : public CaptureReader {
 
 std::unique_ptr<CaptureReader> libpcap_reader(std::string name, std::uint32_t snaplen,
                                               std::unique_ptr<ByteSource> bytes) {
-  return std::make_unique<LibpcapReader>(std::move(name), snaplen, std::move(bytes));
-}
-
-std::unique_ptr<CaptureReader> read_capture(const std::string& name, std::uint32_t snaplen,
-                                            std::unique_ptr<ByteSource> bytes) {
-  std::byte first{};
-  if (read_fully(*bytes, std::span(&first, 1)) == 0) return nullptr;
-  bytes = with_head(std::span(&first, 1), std::move(bytes));
-  if (auto classic = classic_reader(name, snaplen, bytes)) return classic;
-  return libpcap_reader(name, snaplen, std::move(bytes));
-}
-
-std::unique_ptr<CaptureReader> open_capture(const std::filesystem::path& path,
-                                            std::uint32_t snaplen, const std::stop_token& stop) {
-  const std::string name = path == "-" ? "standard input" : path.string();
-  return read_capture(name, snaplen, open_bytes(path, stop));
+  // libpcap cuts packets to the length that the header names, though it may be less than was
+  // captured; 0 means the most possible.
+  std::array<std::byte, 24> head{};
+  const std::size_t size = read_fully(*bytes, head);
+  std::uint32_t magic = 0;
+  std::memcpy(&magic, head.data(), sizeof magic);
+  constexpr std::uint32_t kMagics[] = {0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34,
+                                       0xD4C3B2A1, 0x4D3CB2A1, 0x34CDB2A1};
+  if (size == head.size() && std::ranges::find(kMagics, magic) != std::end(kMagics)) {
+    std::fill_n(head.begin() + 16, 4, std::byte{0});
+  }
+  return std::make_unique<LibpcapReader>(std::move(name), snaplen,
+                                         with_head(std::span(head).first(size), std::move(bytes)));
 }
 
 }  // namespace millrace

@@ -78,6 +78,10 @@ LiveCapture::LiveCapture(const LiveOptions& options) : options_(options) {
   if (const int status = pcap_activate(handle); status < 0) {
     fail_activation(status, options.interface, pcap_geterr(handle));
   }
+  if (const auto link = static_cast<LinkType>(pcap_datalink(handle)); !is_decoded(link)) {
+    throw ConfigError("interface", fmt::format("packets of '{}' cannot be decoded: link type {}",
+                                               options.interface, link_name(link)));
+  }
   if (!options.filter.empty()) {
     try {
       // In the kernel: what does not match is not copied at all.

@@ -55,12 +55,65 @@ LiveOptions live_options(const PcapOptions& options) {
 
 }  // namespace
 
+namespace {
+
+class Nowhere final : public Downstream {
+ public:
+  void push(BatchBase& /*batch*/) override {}
+};
+
+/// Whether files are captures, and whether their first packets can be decoded and the filter fits
+/// them.
+void probe_files(std::vector<CaptureFile> files, const PcapOptions& options, Findings& findings) {
+  const auto others = take_out_others(files);
+  bool decodable = false;
+  std::string undecodable;  // of a folder
+  for (const CaptureFile& file : files) {
+    std::error_code error;
+    if (file.path == "-" || !std::filesystem::is_regular_file(file.path, error)) continue;
+    Gate gate(0, {});
+    if (!options.filter.empty()) gate.set_filters(Filters(options.filter, options.snaplen));
+    try {
+      const auto reader = open_capture(file.path, options.snaplen, {});
+      if (!reader) continue;
+      if (const auto link = reader->link_type()) gate.prepare(*link);
+      Nowhere nowhere;
+      Output<Packet> out(nowhere);
+      PacketBatcher batcher(options.batch, options.batch_bytes.bytes);
+      while (gate.taken() + gate.filtered() == 0 &&
+             reader->step(out, batcher, gate) == CaptureReader::Step::more) {
+      }
+    } catch (const ConfigError& problem) {
+      findings.add(problem.option(), problem.what());
+      continue;
+    } catch (const std::runtime_error& problem) {
+      findings.add("file", problem.what());
+      continue;
+    }
+    const Census& census = gate.census();
+    if (census.packets() == 0) continue;
+    if (census.of_unknown_link() != census.packets()) {
+      decodable = true;
+    } else if (file.folder.empty()) {
+      findings.add("file", fmt::format("{}: its packets cannot be decoded: {}", file.path.string(),
+                                       census.unknown_links()));
+    } else {
+      undecodable = fmt::format("{}: its packets cannot be decoded: {}", file.path.string(),
+                                census.unknown_links());
+    }
+  }
+  if (!decodable && !undecodable.empty()) findings.add("file", undecodable);
+}
+
+}  // namespace
+
 void probe_pcap_options(const PcapOptions& options, Findings& findings) {
   try {
     if (options.interface.empty()) {
-      const std::vector<CaptureFile> files =
+      std::vector<CaptureFile> files =
           list_captures(options.file, [&](const auto& path) { return findings.find_file(path); });
       if (options.agent_from == AgentFrom::folder) check_folder_names(files);
+      probe_files(std::move(files), options, findings);
       return;
     }
     LiveOptions live = live_options(options);
@@ -73,10 +126,29 @@ void probe_pcap_options(const PcapOptions& options, Findings& findings) {
   }
 }
 
+namespace {
+
+/// "a, b, c and 5 more"
+std::string first_of(const std::vector<std::string>& names, std::string_view separator) {
+  constexpr std::size_t kShown = 5;
+  std::string text;
+  for (std::size_t i = 0; i < std::min(names.size(), kShown); ++i) {
+    text += fmt::format("{}{}", i == 0 ? "" : separator, names[i]);
+  }
+  if (names.size() > kShown) text += fmt::format(" and {} more", names.size() - kShown);
+  return text;
+}
+
+}  // namespace
+
 SourcePcap::SourcePcap(const PcapOptions& options)
     : options_(options),
       batcher_(options.batch, options.batch_bytes.bytes, options.agent),
-      gate_(options.count, options.interface.empty() ? options.duration : Duration()) {}
+      gate_(options.count, options.interface.empty() ? options.duration : Duration()) {
+  if (!options.filter.empty() && options.interface.empty()) {
+    gate_.set_filters(Filters(options.filter, options.snaplen));
+  }
+}
 
 void SourcePcap::open(Context& context) {
   context_ = &context;
@@ -92,12 +164,20 @@ void SourcePcap::open(Context& context) {
   }
   files_ = list_captures(options_.file, [&](const auto& path) { return context.find_file(path); });
   if (options_.agent_from == AgentFrom::folder) check_folder_names(files_);
+  const std::vector<CaptureFile> others = take_out_others(files_);
+  context.counter("no-captures").add(others.size());
+  if (!others.empty()) {
+    std::vector<std::string> names;
+    for (const CaptureFile& file : others) names.push_back(file.path.string());
+    context.warning(fmt::format("passes over {} files that are no captures: {}", others.size(),
+                                first_of(names, ", ")));
+  }
   total_ = total_size(files_);
   // Standard input may stay silent for long: it is opened when the pipeline runs.
   if (files_.front().path == "-") return;
   try {
     opened_ = open_file(0);
-    if (opened_) compile_filter(*opened_);
+    if (const auto link = opened_ ? opened_->link_type() : std::nullopt) gate_.prepare(*link);
   } catch (const ConfigError&) {
     throw;
   } catch (const std::exception& error) {
@@ -114,17 +194,43 @@ std::unique_ptr<CaptureReader> SourcePcap::open_file(std::size_t index) {
   }
 }
 
-void SourcePcap::compile_filter(const CaptureReader& reader) {
-  if (options_.filter.empty() || filter_link_ == reader.link_type()) return;
-  try {
-    gate_.set_filter(Filter(options_.filter, reader.link_type(), options_.snaplen));
-    filter_link_ = reader.link_type();
-  } catch (const std::runtime_error& error) {
-    const char* link = pcap_datalink_val_to_name(reader.link_type());
-    throw ConfigError(
-        "filter",
-        fmt::format("'{}' does not fit the link type {} of the capture: {}", options_.filter,
-                    link != nullptr ? link : std::to_string(reader.link_type()), error.what()));
+void SourcePcap::judge(const CaptureFile& file, const Census& census) {
+  const std::string name = file.path.string();
+  found_ = found_ || census.found();
+  reasons_ = census.reasons();
+  const std::uint64_t unknown = census.of_unknown_link();
+  decodable_ = decodable_ || unknown != census.packets();
+  if (unknown == 0) return;
+  if (unknown == census.packets()) {
+    named_undecodable_ = named_undecodable_ || file.folder.empty();
+    undecodable_.push_back(fmt::format("{}: none of its {} packets can be decoded: {}", name,
+                                       unknown, census.unknown_links()));
+  } else {
+    context_->warning(fmt::format("{}: {} of its {} packets cannot be decoded: {}", name, unknown,
+                                  census.packets(), census.unknown_links()));
+  }
+}
+
+/// What a run with nothing to show for it owes to its user.
+void SourcePcap::sum_up() {
+  if (!without_packets_.empty()) {
+    context_->warning(fmt::format("no packets are in {}", first_of(without_packets_, ", ")));
+  }
+  if (gate_.taken() == 0 && gate_.filtered() != 0) {
+    context_->warning(fmt::format("none of the {} packets matches the filter '{}'",
+                                  gate_.filtered(), options_.filter));
+  }
+  if (!undecodable_.empty()) {
+    const std::string problem = first_of(undecodable_, "; ");
+    // Of a folder that holds other captures too, the others are what was asked for.
+    if (named_undecodable_ || !decodable_) throw std::runtime_error(problem);
+    context_->warning(problem);
+  }
+  if (gate_.taken() != 0 && !found_) {
+    context_->warning(
+        fmt::format("none of the {} packets is TCP or UDP over IP ({}{}), so no session "
+                    "comes of them",
+                    gate_.taken(), files_.size() > 1 ? "in the last file: " : "", reasons_));
   }
 }
 
@@ -136,6 +242,7 @@ void SourcePcap::run(Output<Packet>& out, std::stop_token stop) {
     read_file(i, out, stop);
   }
   context_->counter("filtered").add(gate_.filtered());
+  if (!stop.stop_requested()) sum_up();
 }
 
 void SourcePcap::read_file(std::size_t index, Output<Packet>& out, const std::stop_token& stop) {
@@ -146,7 +253,9 @@ void SourcePcap::read_file(std::size_t index, Output<Packet>& out, const std::st
     if (!stop.stop_requested()) context_->warning(fmt::format("{} is empty", name));
     return;
   }
-  compile_filter(*reader);
+  if (const auto link = reader->link_type()) gate_.prepare(*link);
+  gate_.begin_census();
+  const std::uint64_t seen_before = gate_.taken() + gate_.filtered();
   if (options_.agent_from != AgentFrom::option) {
     batcher_.set_agent(options_.agent_from == AgentFrom::folder ? folder_name(files_[index])
                                                                 : file_name(files_[index]));
@@ -169,6 +278,13 @@ void SourcePcap::read_file(std::size_t index, Output<Packet>& out, const std::st
         "{} is cut off in the middle of the record at byte {}; the packets before it are whole",
         name, *offset));
     context_->counter("truncated-records").add();
+  }
+  if (const auto offset = reader->zeros_from(); offset && !stop.stop_requested()) {
+    context_->warning(fmt::format("{} holds nothing but zeros from byte {} on", name, *offset));
+  }
+  judge(files_[index], gate_.census());
+  if (gate_.taken() + gate_.filtered() == seen_before && !satisfied_ && !stop.stop_requested()) {
+    without_packets_.push_back(name);
   }
 }
 

@@ -48,7 +48,8 @@ class SourcePcap final : public Source<Packet> {
  private:
   std::unique_ptr<CaptureReader> open_file(std::size_t index);
   void read_file(std::size_t index, Output<Packet>& out, const std::stop_token& stop);
-  void compile_filter(const CaptureReader& reader);
+  void judge(const CaptureFile& file, const Census& census);
+  void sum_up();
 
   PcapOptions options_;
   PacketBatcher batcher_;
@@ -56,8 +57,13 @@ class SourcePcap final : public Source<Packet> {
   Context* context_ = nullptr;
   std::vector<CaptureFile> files_;
   std::uint64_t total_ = 0;
-  std::uint64_t read_before_ = 0;  ///< bytes of the files that are done
-  int filter_link_ = -1;           ///< what the gate's filter was compiled for
+  std::uint64_t read_before_ = 0;         ///< bytes of the files that are done
+  std::vector<std::string> undecodable_;  ///< files of which no packet can be decoded, and why
+  bool decodable_ = false;                ///< a packet with a link type that is decoded
+  bool named_undecodable_ = false;        ///< one of these files was named itself
+  std::vector<std::string> without_packets_;
+  bool found_ = false;   ///< a packet of TCP or UDP
+  std::string reasons_;  ///< why there was none in the last file
   bool satisfied_ = false;
   std::stop_source stop_;                  ///< ends reads that wait for a silent pipe
   std::unique_ptr<CaptureReader> opened_;  ///< the first file
