@@ -256,6 +256,7 @@ void Pipeline::wait_for_end() {
     state_.sampler.look();
     if (waits[0].revents != 0) return tell_supervisor(true);
     const auto drain = [&](const char* why) {
+      asked_to_end_ = !state_.stopping;
       draining = true;
       deadline = std::chrono::steady_clock::now() + options_.drain;
       state_.stop.request_stop();
@@ -359,13 +360,15 @@ void Pipeline::report_failure() {
 
 Exit Pipeline::conclude() {
   Exit exit = Exit::done;
-  if (const std::string interrupted = state_.interrupted(); !interrupted.empty()) {
-    logger_.log(LogLevel::warning, {}, "interrupted: " + interrupted);
-    exit = Exit::interrupted;
-  }
   if (state_.failed) {
     report_failure();
     exit = Exit::failed;
+  }
+  // A source that stops because a stage has failed was not interrupted by anybody. A sink that fails
+  // because the input was interrupted is no failure of its own.
+  if (const std::string cut_short = state_.cut_short(); !cut_short.empty() && asked_to_end_) {
+    logger_.log(LogLevel::warning, {}, "interrupted: " + cut_short);
+    exit = Exit::interrupted;
   }
   for (const auto& runner : runners_) {
     if (const auto lost = runner->account().undelivered.value(); lost != 0) {

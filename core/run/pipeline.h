@@ -92,6 +92,7 @@ class Pipeline {
   std::vector<std::unique_ptr<StageRunner>> runners_;
   std::atomic<std::size_t> threads_left_{0};
   int ended_fd_ = -1;
+  bool asked_to_end_ = false;  ///< by a signal or a supervisor, before a stage failed
   std::chrono::steady_clock::time_point started_;
   std::chrono::steady_clock::time_point told_{};
   std::chrono::steady_clock::time_point shown_{};

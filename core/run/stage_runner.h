@@ -56,11 +56,11 @@ struct RunState {
     return cause_;
   }
   /// A source was stopped before the end of what it reads.
-  void cut_short(std::string what) {
+  void stopped_early(std::string what) {
     const std::lock_guard lock(mutex_);
     if (cut_short_.empty()) cut_short_ = std::move(what);
   }
-  [[nodiscard]] std::string interrupted() const {
+  [[nodiscard]] std::string cut_short() const {
     const std::lock_guard lock(mutex_);
     return cut_short_;
   }
