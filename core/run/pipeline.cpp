@@ -364,8 +364,8 @@ Exit Pipeline::conclude() {
     report_failure();
     exit = Exit::failed;
   }
-  // A source that stops because a stage has failed was not interrupted by anybody. A sink that fails
-  // because the input was interrupted is no failure of its own.
+  // A source that stops because a stage has failed was not interrupted by anybody. A sink that
+  // fails because the input was interrupted is no failure of its own.
   if (const std::string cut_short = state_.cut_short(); !cut_short.empty() && asked_to_end_) {
     logger_.log(LogLevel::warning, {}, "interrupted: " + cut_short);
     exit = Exit::interrupted;

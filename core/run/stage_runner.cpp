@@ -315,8 +315,9 @@ void StageRunner::run_source() noexcept {
     }
   }
   if (const auto [done, total] = progress(); state_.stop.stop_requested() && done < total) {
-    state_.stopped_early(fmt::format("'{}' was stopped after {:.0f} % of its input", plan_.name,
-                                 100.0 * static_cast<double>(done) / static_cast<double>(total)));
+    state_.stopped_early(
+        fmt::format("'{}' was stopped after {:.0f} % of its input", plan_.name,
+                    100.0 * static_cast<double>(done) / static_cast<double>(total)));
   }
   finish(keeper);
 }
