@@ -96,8 +96,10 @@ std::vector<CaptureFile> take_out_others(std::vector<CaptureFile>& files) {
     try {
       problem = no_capture(file.path);
     } catch (const std::system_error& failure) {
-      problem = fmt::format("cannot open '{}': {}", file.path.string(), failure.code().message());
+      throw ConfigError("file", fmt::format("cannot open '{}': {}", file.path.string(),
+                                            failure.code().message()));
     } catch (const std::runtime_error& failure) {
+      if (!file.folder.empty()) return false;
       problem = failure.what();
     }
     if (problem.empty()) return false;

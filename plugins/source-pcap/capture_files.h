@@ -22,8 +22,9 @@ struct CaptureFile {
     const std::function<std::filesystem::path(const std::filesystem::path&)>& find);
 
 /// Takes out of `files` those of folders that are no captures, as their first bytes tell, and
-/// returns them. Throws ConfigError("file", ...) for a file that is named itself and is none, and
-/// if none is left. Empty files stay.
+/// returns them. Throws ConfigError("file", ...) for a file that is named itself and is none, if
+/// one cannot be opened, and if none is left. Empty files stay, and those whose compressed data are
+/// damaged at the beginning: reading them tells what is wrong.
 [[nodiscard]] std::vector<CaptureFile> take_out_others(std::vector<CaptureFile>& files);
 
 /// The sum of the files' sizes; 0 if standard input is among them.

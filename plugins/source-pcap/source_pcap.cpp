@@ -57,6 +57,37 @@ LiveOptions live_options(const PcapOptions& options) {
 
 namespace {
 
+/// Folders that name the agents are classes to learn from: a file that cannot be read may be what
+/// is missing in one of them.
+bool others_stop(const PcapOptions& options) {
+  if (options.other_files != OtherFiles::automatic) return options.other_files == OtherFiles::stop;
+  return options.agent_from == AgentFrom::folder;
+}
+
+/// "a, b, c and 5 more"
+std::string first_of(const std::vector<std::string>& names, std::string_view separator) {
+  constexpr std::size_t kShown = 5;
+  std::string text;
+  for (std::size_t i = 0; i < std::min(names.size(), kShown); ++i) {
+    text += fmt::format("{}{}", i == 0 ? "" : separator, names[i]);
+  }
+  if (names.size() > kShown) text += fmt::format(" and {} more", names.size() - kShown);
+  return text;
+}
+
+/// "2 files are no captures: a, b"; empty: none.
+std::string say_others(const std::vector<CaptureFile>& others) {
+  if (others.empty()) return {};
+  std::vector<std::string> names;
+  for (const CaptureFile& file : others) names.push_back(file.path.string());
+  return fmt::format("{}: {}",
+                     others.size() == 1 ? "1 file is no capture"
+                                        : fmt::format("{} files are no captures", others.size()),
+                     first_of(names, ", "));
+}
+
+constexpr std::string_view kHowToSkip = "take them away, or set other_files = \"skip\"";
+
 class Nowhere final : public Downstream {
  public:
   void push(BatchBase& /*batch*/) override {}
@@ -66,6 +97,10 @@ class Nowhere final : public Downstream {
 /// them.
 void probe_files(std::vector<CaptureFile> files, const PcapOptions& options, Findings& findings) {
   const auto others = take_out_others(files);
+  if (options.agent_from == AgentFrom::folder) check_folder_names(files);
+  if (!others.empty() && others_stop(options)) {
+    findings.add("file", fmt::format("{}; {}", say_others(others), kHowToSkip));
+  }
   bool decodable = false;
   std::string undecodable;  // of a folder
   for (const CaptureFile& file : files) {
@@ -112,7 +147,6 @@ void probe_pcap_options(const PcapOptions& options, Findings& findings) {
     if (options.interface.empty()) {
       std::vector<CaptureFile> files =
           list_captures(options.file, [&](const auto& path) { return findings.find_file(path); });
-      if (options.agent_from == AgentFrom::folder) check_folder_names(files);
       probe_files(std::move(files), options, findings);
       return;
     }
@@ -125,21 +159,6 @@ void probe_pcap_options(const PcapOptions& options, Findings& findings) {
     findings.add(error.option(), error.what());
   }
 }
-
-namespace {
-
-/// "a, b, c and 5 more"
-std::string first_of(const std::vector<std::string>& names, std::string_view separator) {
-  constexpr std::size_t kShown = 5;
-  std::string text;
-  for (std::size_t i = 0; i < std::min(names.size(), kShown); ++i) {
-    text += fmt::format("{}{}", i == 0 ? "" : separator, names[i]);
-  }
-  if (names.size() > kShown) text += fmt::format(" and {} more", names.size() - kShown);
-  return text;
-}
-
-}  // namespace
 
 SourcePcap::SourcePcap(const PcapOptions& options)
     : options_(options),
@@ -163,14 +182,13 @@ void SourcePcap::open(Context& context) {
     return;
   }
   files_ = list_captures(options_.file, [&](const auto& path) { return context.find_file(path); });
-  if (options_.agent_from == AgentFrom::folder) check_folder_names(files_);
   const std::vector<CaptureFile> others = take_out_others(files_);
+  if (options_.agent_from == AgentFrom::folder) check_folder_names(files_);
   context.counter("no-captures").add(others.size());
-  if (!others.empty()) {
-    std::vector<std::string> names;
-    for (const CaptureFile& file : others) names.push_back(file.path.string());
-    context.warning(fmt::format("passes over {} files that are no captures: {}", others.size(),
-                                first_of(names, ", ")));
+  if (others_stop(options_)) {
+    others_ = say_others(others);
+  } else if (!others.empty()) {
+    context.warning(fmt::format("passed over: {}", say_others(others)));
   }
   total_ = total_size(files_);
   // Standard input may stay silent for long: it is opened when the pipeline runs.
@@ -237,6 +255,8 @@ void SourcePcap::sum_up() {
 void SourcePcap::run(Output<Packet>& out, std::stop_token stop) {
   const std::stop_callback pass_on(stop, [this] { stop_.request_stop(); });
   if (live_) return live_->run(out, batcher_, gate_, options_.duration, *context_, stop);
+  // Here and not in open: what is after this stage learns that the input is not whole.
+  if (!others_.empty()) throw std::runtime_error(fmt::format("{}; {}", others_, kHowToSkip));
   context_->progress(0, total_);
   for (std::size_t i = 0; i < files_.size() && !satisfied_ && !stop.stop_requested(); ++i) {
     read_file(i, out, stop);
@@ -347,6 +367,14 @@ MILLRACE_PLUGIN(
             "\"file\" like its file without .pcap, .pcapng or .cap, .gz or .zst")
             .choices({{"option", AgentFrom::option},
                       {"folder", AgentFrom::folder},
-                      {"file", AgentFrom::file}}))
+                      {"file", AgentFrom::file}}),
+        option<&PcapOptions::other_files>(
+            "other_files",
+            "what files of a folder that are no captures do: \"skip\" they are passed over with a "
+            "warning, \"stop\" the run ends with an error before anything is read, \"auto\" "
+            "\"stop\" with agent_from = \"folder\", else \"skip\"")
+            .choices({{"auto", OtherFiles::automatic},
+                      {"skip", OtherFiles::skip},
+                      {"stop", OtherFiles::stop}}))
         .checked(&check_pcap_options)
         .probed(&probe_pcap_options))

@@ -20,6 +20,13 @@ enum class AgentFrom : std::uint8_t {
   file     ///< like its file
 };
 
+/// What files of a folder that are no captures do to a run.
+enum class OtherFiles : std::uint8_t {
+  automatic,  ///< `stop` if the folders name the agents, else `skip`
+  skip,
+  stop
+};
+
 struct PcapOptions {
   std::vector<std::string> file;
   std::string interface;
@@ -35,6 +42,7 @@ struct PcapOptions {
   ByteSize batch_bytes = 256_KiB;
   std::string agent{};
   AgentFrom agent_from = AgentFrom::option;
+  OtherFiles other_files = OtherFiles::automatic;
 };
 
 /// Packets from capture files or from a network interface.
@@ -56,6 +64,7 @@ class SourcePcap final : public Source<Packet> {
   Gate gate_;
   Context* context_ = nullptr;
   std::vector<CaptureFile> files_;
+  std::string others_;  ///< files that are no captures, where these end the run
   std::uint64_t total_ = 0;
   std::uint64_t read_before_ = 0;         ///< bytes of the files that are done
   std::vector<std::string> undecodable_;  ///< files of which no packet can be decoded, and why

@@ -640,8 +640,28 @@ TEST_F(SourcePcapTest, OtherFilesOfAFolderArePassedOver) {
   options.file = {folder_ / "d"};
   EXPECT_EQ(read(options).size(), 2U);
   EXPECT_EQ(context_.counter("no-captures").value(), 2U);
-  EXPECT_THAT(context_.messages().front().second, AllOf(HasSubstr("2 files that are no captures"),
+  EXPECT_THAT(context_.messages().front().second, AllOf(HasSubstr("2 files are no captures"),
                                                         HasSubstr("README.md"), HasSubstr("z.xz")));
+  for (const OtherFiles other : {OtherFiles::stop, OtherFiles::automatic, OtherFiles::skip}) {
+    // Folders that name the agents are classes: by default none of them may lack a file.
+    options.agent_from = other == OtherFiles::stop ? AgentFrom::option : AgentFrom::folder;
+    options.other_files = other;
+    const bool skips = other == OtherFiles::skip;
+    Findings findings;
+    probe_pcap_options(options, findings);
+    EXPECT_EQ(findings.list().empty(), skips);
+    const std::size_t before = seen(recorder_).size();
+    SourcePcap source(options);
+    source.open(context_);
+    Output<Packet> out(recorder_);
+    if (skips) {
+      EXPECT_NO_THROW(source.run(out, {}));
+    } else {
+      EXPECT_THROW(source.run(out, {}), std::runtime_error);
+      EXPECT_EQ(seen(recorder_).size(), before);
+    }
+  }
+  options = {};
   options.file = {folder_ / "d/README.md"};
   EXPECT_THROW(SourcePcap(options).open(context_), ConfigError);
   options.file = {file("first", classic(1)), folder_ / "d/README.md"};
