@@ -54,3 +54,27 @@ def test_damaged_copies_of_all_captures(tmp_path):
         for i in range(DAMAGES):
             copy.write_bytes(damaged(data, random.Random(f"{capture.name} {i}")))
             check(path, copy)
+
+
+def test_captures_of_which_nothing_can_come(tmp_path):
+    path = pipeline(tmp_path, CAPTURE, SESSIONS, COUNT)
+    folder = tmp_path / "captures"
+    folder.mkdir()
+    wlan = bytearray(SAMPLE.read_bytes())
+    wlan[20:24] = (105).to_bytes(4, "little")
+    (folder / "wlan.pcap").write_bytes(wlan)
+
+    def said(command, code, *more):
+        result = run(*command, path, "--var", f"CAPTURE={folder}", *more)
+        assert result.returncode == code, result.stderr
+        return result.stderr + result.stdout
+
+    assert "link type IEEE802_11 (105)" in said(["run"], 1)
+    assert "link type IEEE802_11 (105)" in said(["check", "--probe"], 2)
+    (folder / "wlan.pcap").write_bytes(SAMPLE.read_bytes())
+    (folder / "notes.txt").write_text("from the laboratory\n", encoding="utf-8")
+    assert said(["run"], 0).count("notes.txt") == 1
+    assert "notes.txt" in said(["run"], 1, "--set", "capture.other_files=stop")
+    assert "matches the filter 'port 9'" in said(["run"], 0, "--set", "capture.filter=port 9")
+    (folder / "wlan.pcap").unlink()
+    assert "holds no captures" in said(["run"], 2)
