@@ -83,6 +83,7 @@ class SessionTable::Impl {
       fragments_ = FragmentCache(limits_.max_fragments);
       clock_.restart();
       early_count_ = 0;
+      elapsed_before_ = Duration(0);
     } else if (clock_.hear(watermark)) {
       clock_moved(emit);
     }

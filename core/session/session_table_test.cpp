@@ -389,6 +389,27 @@ TEST(SessionTableTest, SilentSessionsTimeOutAfterTheClockWasSetBack) {
   EXPECT_THAT(seen.sessions, ElementsAre("80:1:timeout", "81:1:timeout"));
 }
 
+// A device without a battery for its clock.
+TEST(SessionTableTest, ClockThatBeginsIn1970AtEveryStartKeepsTiming) {
+  SessionTable table({.packets = 1000});
+  Packets packets;
+  Seen seen;
+  for (int start = 0; start < 20; ++start) {
+    for (const Duration begin : {Duration(100s), Duration(std::chrono::hours(24 * 365 * 54))}) {
+      for (int i = 0; i < 100; ++i) {
+        give(table, seen, packets.add({.dst_port = 80}, begin + start * 1h + i * 100ms));
+      }
+    }
+  }
+  seen.sessions.clear();
+  const Duration now = std::chrono::hours(24 * 365 * 54) + 20h;
+  for (int i = 0; i < 200; ++i) {
+    give(table, seen,
+         packets.add({.dst_port = static_cast<std::uint16_t>(i == 0 ? 81 : 82)}, now + i * 100ms));
+  }
+  EXPECT_THAT(seen.sessions, ::testing::Contains("81:1:timeout"));
+}
+
 TEST(SessionTableTest, WrongTimeWithinAFiveTupleLosesNoPacket) {
   SessionTable table({.packets = 24});
   Packets packets;

@@ -175,7 +175,7 @@ MILLRACE_PLUGIN(
         option<&HttpOptions::watermark>(
             "watermark",
             "\"none\": agents have times of their own, none is told to the next stages; "
-            "\"packets\": there is one agent, time is that of its latest packet")
+            "\"packets\": there is one agent, time is that of its packets")
             .choices({{"none", WatermarkKind::none}, {"packets", WatermarkKind::packets}}))
         .single("listens on one address")
         .checked(&check_http_options))

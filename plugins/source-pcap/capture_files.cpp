@@ -4,11 +4,14 @@
 #include <iterator>
 #include <map>
 #include <string_view>
+#include <tuple>
+#include <utility>
 
 #include <fmt/format.h>
 
 #include "millrace/error.h"
 #include "millrace/option.h"
+#include "millrace/packet_clock.h"
 
 #include "capture_reader.h"
 
@@ -29,6 +32,37 @@ std::string similar(const fs::path& path) {
 }
 
 bool is_hidden(const fs::path& path) { return path.filename().string().starts_with('.'); }
+
+/// Whether `a` comes before `b`, numbers in them compared as numbers.
+bool comes_before(std::string_view a, std::string_view b) {
+  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+  const auto number = [&](std::string_view& text) {
+    std::size_t size = 0;
+    while (size < text.size() && digit(text[size])) ++size;
+    std::string_view found = text.substr(0, size);
+    text.remove_prefix(size);
+    while (found.size() > 1 && found.front() == '0') found.remove_prefix(1);
+    return found;
+  };
+  const std::string_view whole_a = a;
+  const std::string_view whole_b = b;
+  while (!a.empty() && !b.empty()) {
+    if (digit(a.front()) && digit(b.front())) {
+      const std::string_view x = number(a);
+      const std::string_view y = number(b);
+      if (x != y) return x.size() != y.size() ? x.size() < y.size() : x < y;
+    } else if (a.front() != b.front()) {
+      // A folder's files come before those of one whose name is longer.
+      if (a.front() == '/' || b.front() == '/') return a.front() == '/';
+      return static_cast<unsigned char>(a.front()) < static_cast<unsigned char>(b.front());
+    } else {
+      a.remove_prefix(1);
+      b.remove_prefix(1);
+    }
+  }
+  if (a.empty() != b.empty()) return a.empty();
+  return whole_a < whole_b;
+}
 
 /// All files in the folder and below it, in the order of their names.
 std::vector<CaptureFile> files_below(const fs::path& folder) {
@@ -51,7 +85,9 @@ std::vector<CaptureFile> files_below(const fs::path& folder) {
   if (found.empty()) {
     throw ConfigError("file", fmt::format("the folder '{}' holds no files", folder.string()));
   }
-  std::ranges::sort(found, {}, &CaptureFile::path);
+  std::ranges::sort(found, [](const CaptureFile& a, const CaptureFile& b) {
+    return comes_before(a.path.native(), b.path.native());
+  });
   return found;
 }
 
@@ -116,6 +152,36 @@ std::vector<CaptureFile> take_out_others(std::vector<CaptureFile>& files) {
                     others.front().folder.string(), others.size(), others.front().path.string()));
   }
   return others;
+}
+
+void sort_by_time(std::vector<CaptureFile>& files,
+                  const std::function<std::string(const CaptureFile&)>& agent) {
+  struct Agent {
+    std::size_t place = 0;  ///< of its first file
+    Timestamp last = kNoTime;
+  };
+  using Key = std::tuple<std::size_t, Timestamp, std::size_t>;  // agent, begin, place
+  std::vector<std::pair<Key, CaptureFile>> keyed;
+  std::map<std::string, Agent> agents;
+  for (CaptureFile& file : files) {
+    Agent& of = agents.try_emplace(agent(file), Agent{keyed.size()}).first->second;
+    of.last = file.begins.value_or(of.last);
+    keyed.emplace_back(Key{of.place, of.last, keyed.size()}, std::move(file));
+  }
+  std::ranges::sort(keyed, {}, [](const auto& one) -> const Key& { return one.first; });
+  std::ranges::transform(keyed, files.begin(), [](auto& one) { return std::move(one.second); });
+}
+
+std::optional<Times> bulk_of(std::span<const Timestamp> times) {
+  constexpr Duration kDay = std::chrono::hours(24);
+  if (times.empty()) return std::nullopt;
+  std::vector<Timestamp> sorted(times.begin(), times.end());
+  std::ranges::sort(sorted);
+  const Timestamp middle = sorted[(sorted.size() - 1) / 2];
+  std::erase_if(sorted, [&](Timestamp time) {
+    return between(time, middle) > kDay || between(middle, time) > kDay;
+  });
+  return Times{sorted.front(), sorted.back()};
 }
 
 std::uint64_t total_size(const std::vector<CaptureFile>& files) {

@@ -3,8 +3,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
+
+#include "millrace/time.h"
 
 namespace millrace {
 
@@ -12,11 +16,13 @@ namespace millrace {
 struct CaptureFile {
   std::filesystem::path path;
   std::filesystem::path folder;  ///< the folder in `file` that stands for it; empty: named itself
+  std::optional<Timestamp> begins{};  ///< time of its first packets, where that was looked at
 };
 
 /// The files that the option `file` names, each where `find` says it lies (Context::find_file): a
-/// folder stands for all files in it and below it, by name, without hidden ones. Throws
-/// ConfigError("file", ...), with the name that was probably meant.
+/// folder stands for all files in it and below it, without hidden ones, by name, with numbers in it
+/// as numbers (r.pcap2 before r.pcap10). Throws ConfigError("file", ...), with the name that was
+/// probably meant.
 [[nodiscard]] std::vector<CaptureFile> list_captures(
     const std::vector<std::string>& names,
     const std::function<std::filesystem::path(const std::filesystem::path&)>& find);
@@ -26,6 +32,19 @@ struct CaptureFile {
 /// one cannot be opened, and if none is left. Empty files stay, and those whose compressed data are
 /// damaged at the beginning: reading them tells what is wrong.
 [[nodiscard]] std::vector<CaptureFile> take_out_others(std::vector<CaptureFile>& files);
+
+/// By `begins`, those of one agent together (`agent` names it), otherwise as they were. One of
+/// which it is not known stays behind the one before it.
+void sort_by_time(std::vector<CaptureFile>& files,
+                  const std::function<std::string(const CaptureFile&)>& agent);
+
+/// The earliest and the latest of `times`, apart from those that are more than a day away from the
+/// middle one: single packets with wrong times. None if `times` is empty.
+struct Times {
+  Timestamp earliest;
+  Timestamp latest;
+};
+[[nodiscard]] std::optional<Times> bulk_of(std::span<const Timestamp> times);
 
 /// The sum of the files' sizes; 0 if standard input is among them.
 [[nodiscard]] std::uint64_t total_size(const std::vector<CaptureFile>& files);

@@ -11,6 +11,7 @@
 
 #include "millrace/decode.h"
 #include "millrace/packet.h"
+#include "millrace/packet_clock.h"
 
 #include "byte_source.h"
 #include "packet_batcher.h"
@@ -107,8 +108,10 @@ class Gate {
       return Answer::skip;
     }
     if (duration_.count() != 0) {
-      if (!first_) first_ = packet.time;
-      if (packet.time - *first_ >= duration_) return Answer::stop;
+      clock_.see(packet.time);
+      if (clock_.elapsed() >= duration_) return Answer::stop;
+      // One that is too late by itself may only have a wrong time.
+      if (between(clock_.now(), packet.time) >= duration_ - clock_.elapsed()) return Answer::skip;
     }
     if (count_ != 0 && taken_ == count_) return Answer::stop;
     ++taken_;
@@ -133,7 +136,7 @@ class Gate {
   std::uint64_t count_;
   Duration duration_;
   std::optional<Filters> filters_;
-  std::optional<Timestamp> first_;
+  PacketClock clock_;
   std::uint64_t taken_ = 0;
   std::uint64_t filtered_ = 0;
   Census census_;

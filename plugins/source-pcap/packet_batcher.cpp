@@ -63,21 +63,33 @@ void PacketBatcher::push(Output<Packet>& out) {
 void PacketBatcher::push_views(Output<Packet>& out, std::vector<Packet> packets,
                                std::shared_ptr<BufferPool::Buffer> buffer) {
   if (packets.empty()) return;
-  for (const Packet& packet : packets) watermark_ = std::max(watermark_, packet.time);
+  for (const Packet& packet : packets) clock_.see(packet.time);
+  for (std::size_t i = packets.size() - std::min(packets.size(), kTimes); i < packets.size(); ++i) {
+    if (last_.size() == kTimes) last_.erase(last_.begin());
+    last_.push_back(packets[i].time);
+  }
   if (!pool_->origin.agent.empty()) {
     for (Packet& packet : packets) packet.origin = &pool_->origin;
   }
   Batch<Packet> batch(std::move(packets));
-  batch.watermark = watermark_;
+  batch.watermark = clock_.watermark();
   batch.storage_bytes = buffer->bytes.size();
   batch.storage = std::move(buffer);
   out.push(std::move(batch));
 }
 
-void PacketBatcher::push_time(Output<Packet>& out, Timestamp now) {
-  watermark_ = std::max(watermark_, now);
+void PacketBatcher::push_time(Output<Packet>& out, Timestamp watermark) {
+  clock_.hear(watermark);
   Batch<Packet> batch;
-  batch.watermark = watermark_;
+  batch.watermark = clock_.watermark();
+  out.push(std::move(batch));
+}
+
+void PacketBatcher::push_end(Output<Packet>& out) {
+  clock_.restart();
+  last_.clear();
+  Batch<Packet> batch;
+  batch.watermark = kStreamEnds;
   out.push(std::move(batch));
 }
 

@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "millrace/packet.h"
+#include "millrace/packet_clock.h"
 #include "millrace/stage.h"
 
 namespace millrace {
@@ -44,8 +46,10 @@ class PacketBatcher {
   /// Pushes packets that are views into `buffer`.
   void push_views(Output<Packet>& out, std::vector<Packet> packets,
                   std::shared_ptr<BufferPool::Buffer> buffer);
-  /// An empty batch: time has moved on to `now`.
-  void push_time(Output<Packet>& out, Timestamp now);
+  /// An empty batch: no packet before `watermark` will come.
+  void push_time(Output<Packet>& out, Timestamp watermark);
+  /// What comes from now on does not continue what came before; that must be pushed.
+  void push_end(Output<Packet>& out);
 
   /// The packets added from now on bear this name; what was added before must be pushed.
   void set_agent(std::string agent);
@@ -54,8 +58,11 @@ class PacketBatcher {
   [[nodiscard]] bool empty() const { return packets_.empty(); }
   [[nodiscard]] std::size_t batch_packets() const { return most_packets_; }
   [[nodiscard]] std::size_t batch_bytes() const { return most_bytes_; }
-  /// The latest packet time so far.
-  [[nodiscard]] Timestamp watermark() const { return watermark_; }
+  /// The times of the last packets pushed, oldest first; none since `push_end`.
+  [[nodiscard]] std::span<const Timestamp> last_times() const { return last_; }
+
+  /// Packets that are enough to tell the time of a file's begin or end.
+  static constexpr std::size_t kTimes = 15;
 
  private:
   const std::size_t most_packets_;
@@ -64,7 +71,8 @@ class PacketBatcher {
   std::shared_ptr<BufferPool::Buffer> buffer_;
   std::vector<Packet> packets_;
   std::size_t used_ = 0;
-  Timestamp watermark_ = kNoTime;
+  PacketClock clock_;
+  std::vector<Timestamp> last_;
 };
 
 }  // namespace millrace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <system_error>
+#include <utility>
 
 #include <fmt/format.h>
 #include <pcap/pcap.h>
@@ -190,6 +191,10 @@ void SourcePcap::open(Context& context) {
   } else if (!others.empty()) {
     context.warning(fmt::format("passed over: {}", say_others(others)));
   }
+  if (options_.order == FileOrder::time && files_.size() > 1) {
+    for (CaptureFile& one : files_) one.begins = begin_of(one);
+    sort_by_time(files_, [this](const CaptureFile& one) { return agent_of(one); });
+  }
   total_ = total_size(files_);
   // Standard input may stay silent for long: it is opened when the pipeline runs.
   if (files_.front().path == "-") return;
@@ -210,6 +215,56 @@ std::unique_ptr<CaptureReader> SourcePcap::open_file(std::size_t index) {
     throw std::runtime_error(
         fmt::format("cannot open '{}': {}", files_[index].path.string(), error.code().message()));
   }
+}
+
+std::string SourcePcap::agent_of(const CaptureFile& file) const {
+  switch (options_.agent_from) {
+    case AgentFrom::folder:
+      return folder_name(file);
+    case AgentFrom::file:
+      return file_name(file);
+    case AgentFrom::option:
+      break;
+  }
+  return options_.agent;
+}
+
+/// What is wrong with a file is said when it is read.
+std::optional<Timestamp> SourcePcap::begin_of(const CaptureFile& file) const {
+  struct Nowhere final : Downstream {
+    void push(BatchBase& /*batch*/) override {}
+  } nowhere;
+  std::error_code error;
+  // A pipe's packets come once only.
+  if (!std::filesystem::is_regular_file(file.path, error)) return std::nullopt;
+  PacketBatcher batcher(PacketBatcher::kTimes, 4096);
+  try {
+    const auto reader = open_capture(file.path, options_.snaplen, stop_.get_token());
+    if (!reader) return std::nullopt;
+    Output<Packet> out(nowhere);
+    Gate gate(PacketBatcher::kTimes, {});
+    while (reader->step(out, batcher, gate) == CaptureReader::Step::more) {
+    }
+  } catch (const std::exception&) {
+    // As far as it could be read.
+  }
+  const auto times = bulk_of(batcher.last_times());
+  return times ? std::optional(times->earliest) : std::nullopt;
+}
+
+/// Captures that are parts of one follow each other, as tcpdump -C and -G write them; others end
+/// what is open of those before.
+void SourcePcap::end_what_is_not_continued(CaptureFile& file, Output<Packet>& out) {
+  if (const auto times = bulk_of(batcher_.last_times())) ended_ = times;
+  const std::string agent = agent_of(file);
+  const bool other = std::exchange(agent_, agent) != agent;
+  if (!ended_) return;
+  if (!file.begins) file.begins = begin_of(file);
+  const bool apart = file.begins && (between(*file.begins, ended_->latest) > PacketClock::kLate ||
+                                     between(ended_->latest, *file.begins) > PacketClock::kSilence);
+  if (!other && !apart) return;
+  batcher_.push_end(out);
+  ended_.reset();
 }
 
 void SourcePcap::judge(const CaptureFile& file, const Census& census) {
@@ -276,10 +331,8 @@ void SourcePcap::read_file(std::size_t index, Output<Packet>& out, const std::st
   if (const auto link = reader->link_type()) gate_.prepare(*link);
   gate_.begin_census();
   const std::uint64_t seen_before = gate_.taken() + gate_.filtered();
-  if (options_.agent_from != AgentFrom::option) {
-    batcher_.set_agent(options_.agent_from == AgentFrom::folder ? folder_name(files_[index])
-                                                                : file_name(files_[index]));
-  }
+  end_what_is_not_continued(files_[index], out);
+  batcher_.set_agent(agent_of(files_[index]));
   auto step = CaptureReader::Step::more;
   std::uint64_t shown = 0;
   constexpr std::uint64_t kShowEvery = 1U << 20U;
@@ -319,8 +372,8 @@ MILLRACE_PLUGIN(
         option<&PcapOptions::file>(
             "file",
             "capture files (pcap or pcapng, plain or compressed with gzip or zstd), "
-            "folders of them with all folders below, or \"-\" for standard input; read in the "
-            "order given; a relative name is looked for in the working folder, then in the "
+            "folders of them with all folders below, or \"-\" for standard input; a relative name "
+            "is looked for in the working folder, then in the "
             "installation's data folder"),
         option<&PcapOptions::interface>(
             "interface",
@@ -375,6 +428,12 @@ MILLRACE_PLUGIN(
             "\"stop\" with agent_from = \"folder\", else \"skip\"")
             .choices({{"auto", OtherFiles::automatic},
                       {"skip", OtherFiles::skip},
-                      {"stop", OtherFiles::stop}}))
+                      {"stop", OtherFiles::stop}}),
+        option<&PcapOptions::order>(
+            "order",
+            "in which order files are read, those of one agent together: \"time\" by the times of "
+            "their first packets, \"name\" as 'file' gives them, and those of a folder by name, "
+            "numbers in it as numbers")
+            .choices({{"time", FileOrder::time}, {"name", FileOrder::name}}))
         .checked(&check_pcap_options)
         .probed(&probe_pcap_options))

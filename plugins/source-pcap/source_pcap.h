@@ -27,6 +27,9 @@ enum class OtherFiles : std::uint8_t {
   stop
 };
 
+/// In which order files are read.
+enum class FileOrder : std::uint8_t { time, name };
+
 struct PcapOptions {
   std::vector<std::string> file;
   std::string interface;
@@ -43,6 +46,7 @@ struct PcapOptions {
   std::string agent{};
   AgentFrom agent_from = AgentFrom::option;
   OtherFiles other_files = OtherFiles::automatic;
+  FileOrder order = FileOrder::time;
 };
 
 /// Packets from capture files or from a network interface.
@@ -58,6 +62,9 @@ class SourcePcap final : public Source<Packet> {
   void read_file(std::size_t index, Output<Packet>& out, const std::stop_token& stop);
   void judge(const CaptureFile& file, const Census& census);
   void sum_up();
+  [[nodiscard]] std::string agent_of(const CaptureFile& file) const;
+  [[nodiscard]] std::optional<Timestamp> begin_of(const CaptureFile& file) const;
+  void end_what_is_not_continued(CaptureFile& file, Output<Packet>& out);
 
   PcapOptions options_;
   PacketBatcher batcher_;
@@ -66,6 +73,8 @@ class SourcePcap final : public Source<Packet> {
   std::vector<CaptureFile> files_;
   std::string others_;  ///< files that are no captures, where these end the run
   std::uint64_t total_ = 0;
+  std::optional<Times> ended_;            ///< times of the last packets of the files so far
+  std::string agent_;                     ///< of the file before
   std::uint64_t read_before_ = 0;         ///< bytes of the files that are done
   std::vector<std::string> undecodable_;  ///< files of which no packet can be decoded, and why
   bool decodable_ = false;                ///< a packet with a link type that is decoded

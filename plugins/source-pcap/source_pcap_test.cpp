@@ -150,7 +150,8 @@ TEST_F(SourcePcapTest, ReadsAllKindsOfClassicFiles) {
   const auto packets = read(classic(3));
   ASSERT_EQ(packets.size(), 3U);
   EXPECT_EQ(packets[1], (Seen{2000000005, 111, std::string(11, 'b'), 1}));
-  EXPECT_EQ(recorder_.batches.back().watermark, Timestamp(Duration(3000000005)));
+  EXPECT_EQ(recorder_.batches.back().watermark,
+            Timestamp(Duration(3000000005)) - PacketClock::kLate);
   EXPECT_EQ(read(classic(3, true)), packets);
   EXPECT_EQ(read(classic(3, false, false))[1].time, 2000005000);
   EXPECT_EQ(read(classic(3, true, false))[1].time, 2000005000);
@@ -180,6 +181,91 @@ TEST_F(SourcePcapTest, FoldersAndListsAreReadInOrder) {
   ASSERT_EQ(packets.size(), 4U);
   EXPECT_EQ(packets[0].bytes, std::string(10, 'x'));
   EXPECT_EQ(packets[2].bytes, std::string(11, 'b'));
+}
+
+/// A classic capture with a packet of one byte at each of `times`, in seconds.
+std::string at_times(const std::vector<std::uint32_t>& times, char byte) {
+  std::string file = classic(0);
+  for (const std::uint32_t time : times) {
+    file += number(time, false) + number(0, false) + number(1, false) + number(1, false) + byte;
+  }
+  return file;
+}
+
+/// The first bytes of all packets, and '|' where a stream ends.
+std::string story(const testing::Recorder<Packet>& recorder) {
+  std::string text;
+  for (const auto& batch : recorder.batches) {
+    if (batch.watermark == kStreamEnds) text += '|';
+    for (const Packet& packet : batch.items) text += static_cast<char>(packet.data[0]);
+  }
+  return text;
+}
+
+TEST_F(SourcePcapTest, FilesAreReadInTheOrderOfTheirPackets) {
+  // As tcpdump -C calls them.
+  fs::create_directories(folder_ / "d");
+  for (std::uint32_t i = 0; i < 12; ++i) {
+    const std::string content =
+        at_times({1000 + 100 * i, 1001 + 100 * i}, static_cast<char>('a' + i));
+    file("d/r.pcap" + (i == 0 ? "" : std::to_string(i)), i % 3 == 1 ? gzip(content) : content);
+  }
+  file("d/empty", "");
+  PcapOptions options;
+  options.file = {folder_ / "d"};
+  for (const FileOrder order : {FileOrder::time, FileOrder::name}) {
+    options.order = order;
+    read(options);
+    EXPECT_EQ(story(recorder_), "aabbccddeeffgghhiijjkkll");
+  }
+  // Names that say nothing of it, and a packet with a wrong time at the begin of one.
+  fs::remove_all(folder_ / "d");
+  fs::create_directories(folder_ / "d");
+  file("d/1", at_times({5000, 5001}, 'c'));
+  file("d/2", at_times({4294967000, 4000, 4001, 4002}, 'b'));
+  file("d/3", at_times({3000, 3001}, 'a'));
+  options.order = FileOrder::time;
+  read(options);
+  EXPECT_EQ(story(recorder_), "aabbbbcc");
+  options.order = FileOrder::name;
+  read(options);
+  EXPECT_EQ(story(recorder_), "cc|bbbb|aa");
+}
+
+TEST_F(SourcePcapTest, WhatDoesNotContinueEndsWhatIsOpen) {
+  PcapOptions options;
+  options.file = {file("a", at_times({1000, 1005, 1010}, 'a')),
+                  file("b", at_times({1008, 1020}, 'b')), file("c", at_times({1020, 1021}, 'c')),
+                  file("d", at_times({9000, 9001}, 'd'))};
+  read(options);
+  EXPECT_EQ(story(recorder_), "aaa|bbcc|dd");
+  // Those of an agent are together, and other agents' do not end them.
+  options.file = {file("x.pcap", at_times({2000, 2010}, 'x')),
+                  file("a.pcap", at_times({1, 2}, 'a'))};
+  options.agent_from = AgentFrom::file;
+  read(options);
+  EXPECT_EQ(story(recorder_), "xx|aa");
+}
+
+TEST_F(SourcePcapTest, OnePacketWithAWrongTimeDoesNotEndTheDuration) {
+  PcapOptions options;
+  std::string content = at_times({100, 101, 4294967000, 102, 103, 104}, 'a');
+  for (std::uint32_t i = 0; i < 100; ++i) content += at_times({105 + i}, 'b').substr(24);
+  options.file = {file("x", content)};
+  options.duration = 5s;
+  read(options);
+  EXPECT_EQ(story(recorder_), "aaaaa");
+}
+
+TEST_F(SourcePcapTest, OnePacketWithAWrongTimeDoesNotMoveTheWatermark) {
+  PcapOptions options;
+  options.file = {file("x", at_times({10, 11, 4294967000, 12, 0, 13}, 'x'))};
+  options.batch = 1;
+  read(options);
+  std::vector<Timestamp> watermarks;
+  for (const auto& batch : recorder_.batches) watermarks.push_back(batch.watermark);
+  EXPECT_THAT(watermarks, ElementsAre(Timestamp(9s), Timestamp(10s), Timestamp(10s), Timestamp(11s),
+                                      Timestamp(11s), Timestamp(12s)));
 }
 
 TEST_F(SourcePcapTest, CutAnywhereItGivesAllWholePackets) {

@@ -36,12 +36,12 @@ MILLRACE_PLUGIN(
         option<&SplitRedisOptions::delay>(
             "delay",
             "time after its first packet when a session takes no more packets, in the time "
-            "of its agent's packets")
+            "of its own packets")
             .between(Duration(0), kLongestTime),
         option<&SplitRedisOptions::idle>(
             "idle",
-            "a five-tuple that was due begins a new session after so long without a packet; "
-            "a TCP SYN begins one at once")
+            "a five-tuple that was due begins a new session when its next packet's time is more "
+            "than this away from its last one's; a TCP SYN begins one at once")
             .between(Duration(0), kLongestTime),
         option<&SplitRedisOptions::keep>(
             "keep",

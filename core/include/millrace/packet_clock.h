@@ -41,6 +41,8 @@ class PacketClock {
   static constexpr Duration kLate = std::chrono::seconds(1);
   /// A silence on the wire looks like a jump ahead. From here on it counts as one.
   static constexpr Duration kSilence = std::chrono::hours(1);
+  /// No jump counts as more time than this: some clocks jump by decades whenever they start.
+  static constexpr Duration kLongest = std::chrono::hours(24 * 30);
 
   /// A packet. True: the clock has moved.
   bool see(Timestamp time) noexcept {
@@ -91,7 +93,7 @@ class PacketClock {
   /// The same at the end of the packets: a jump ahead counts that one more packet confirmed.
   [[nodiscard]] Duration elapsed_at_end() const noexcept {
     const Duration ahead = votes_ > 1 ? between(now_, middle()) : Duration(0);
-    return counts(ahead) ? sum(elapsed_, ahead) : elapsed_;
+    return counts(ahead) ? sum(elapsed_, std::min(ahead, kLongest)) : elapsed_;
   }
   /// Jumps followed: back, or ahead by more than `kSilence`.
   [[nodiscard]] std::uint64_t jumps() const noexcept { return jumps_; }
@@ -99,9 +101,10 @@ class PacketClock {
   [[nodiscard]] Timestamp jumped_from() const noexcept { return jumped_from_; }
   [[nodiscard]] Timestamp jumped_to() const noexcept { return jumped_to_; }
 
-  /// What comes next does not continue what came before.
+  /// What comes next does not continue what came before: as new, but for the number of jumps.
   void restart() noexcept {
     now_ = kNoTime;
+    elapsed_ = Duration(0);
     votes_ = agreed_ = 0;
   }
 
@@ -117,45 +120,13 @@ class PacketClock {
   static Duration sum(Duration a, Duration b) noexcept {
     return b > Duration::max() - a ? Duration::max() : a + b;
   }
-  static constexpr std::uint64_t apart(Timestamp a, Timestamp b) noexcept {
-    const auto x = static_cast<std::uint64_t>(a.time_since_epoch().count());
-    const auto y = static_cast<std::uint64_t>(b.time_since_epoch().count());
-    return a < b ? y - x : x - y;
-  }
-
   void move(Timestamp time, Duration ahead) noexcept {
     now_ = time;
-    elapsed_ = sum(elapsed_, ahead);
+    elapsed_ = sum(elapsed_, std::min(ahead, kLongest));
   }
 
-  /// The middle one of those that voted: one with a wrong time among them does no harm.
-  [[nodiscard]] Timestamp middle() const noexcept {
-    auto sorted = vote_;
-    std::sort(sorted.begin(), sorted.begin() + votes_);
-    return sorted[(votes_ - 1) / 2];
-  }
-
-  bool doubt(Timestamp time) noexcept {
-    if (votes_ != 0 && apart(time, vote_[0]) >= apart(time, now_)) votes_ = 0;
-    vote_[votes_++] = time;
-    if (votes_ <= kConfirmations) return false;
-    const Timestamp to = middle();
-    votes_ = 0;
-    const Duration ahead = between(now_, to);
-    const bool known = agreed_ >= kConfirmations;
-    if (known && (ahead < Duration(0) || ahead > kSilence)) {
-      ++jumps_;
-      jumped_from_ = now_;
-      jumped_to_ = to;
-    }
-    if (counts(ahead)) {
-      move(to, ahead);
-    } else {
-      now_ = to;
-    }
-    agreed_ = kConfirmations;
-    return true;
-  }
+  [[nodiscard]] Timestamp middle() const noexcept;
+  bool doubt(Timestamp time) noexcept;
 
   Timestamp now_ = kNoTime;
   Duration elapsed_{};
