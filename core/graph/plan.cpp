@@ -117,6 +117,16 @@ class Planner {
     return stage;
   }
 
+  /// The plugin that was probably meant. One that is only not installed is no mistyped name of
+  /// another: "source-canal" is not "source-pcap", so what is behind the kind must be near by
+  /// itself.
+  [[nodiscard]] std::string near_plugin(const std::string& name) const {
+    std::string meant = nearest(name, registry_.names());
+    const std::size_t kind = name.find('-') + 1;
+    if (kind == 0 || meant.substr(0, kind) != name.substr(0, kind)) return meant;
+    return nearest(name.substr(kind), {meant.substr(kind)}).empty() ? std::string() : meant;
+  }
+
   /// No error: a file may have sections of plugins that are not installed on this machine.
   void warn_of_unknown(const std::vector<StageSpec::Section>& sections) {
     for (const StageSpec::Section& section : sections) {
@@ -124,7 +134,7 @@ class Planner {
       report_.warn(section.at,
                    fmt::format("there is no plugin '{}' here, so this section is not looked at",
                                section.plugin),
-                   {}, nearest(section.plugin, registry_.names()));
+                   {}, near_plugin(section.plugin));
     }
   }
 
@@ -134,7 +144,7 @@ class Planner {
     const std::size_t dot = from.use.find('.');
     std::string plugin_name = from.use.substr(0, dot);
     if (!registry_.has(plugin_name)) {
-      const std::string meant = nearest(plugin_name, registry_.names());
+      const std::string meant = near_plugin(plugin_name);
       report_.add(from.use_at, fmt::format("there is no plugin '{}'", plugin_name), {}, meant);
       if (meant.empty()) return nullptr;
       guessed = true;

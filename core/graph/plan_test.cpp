@@ -38,5 +38,21 @@ TEST(PlanTest, SectionOfAPluginThatIsNotInstalledIsAWarning) {
                     Not(HasSubstr("no plugin 'wrong-abi' "))));
 }
 
+TEST(PlanTest, PluginThatIsNotInstalledIsNotTakenForAnotherOfItsKind) {
+  Report report;
+  // As a whole it is near "wrong-abi"; without what is common to both it is not.
+  const PipelineSpec spec = read_pipeline_text("p.toml",
+                                               "[stage.a]\n"
+                                               "use = \"wrong-abcd\"\n"
+                                               "x = 1\n"
+                                               "[stage.a.wrong-abcd]\n",
+                                               Variables(), {}, report);
+  Registry registry({MILLRACE_TEST_PLUGINS});
+  (void)make_plan(spec, registry, report);
+  EXPECT_EQ(report.size(), 1U) << report.text();
+  EXPECT_THAT(report.text(),
+              AllOf(HasSubstr("there is no plugin 'wrong-abcd'"), Not(HasSubstr("did you mean"))));
+}
+
 }  // namespace
 }  // namespace millrace::host
