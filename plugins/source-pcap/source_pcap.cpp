@@ -130,7 +130,7 @@ void probe_files(std::vector<CaptureFile> files, const PcapOptions& options, Fin
     if (census.packets() == 0) continue;
     if (census.of_unknown_link() != census.packets()) {
       decodable = true;
-    } else if (file.folder.empty()) {
+    } else if (file.folder.empty() || others_stop(options)) {
       findings.add("file", fmt::format("{}: its packets cannot be decoded: {}", file.path.string(),
                                        census.unknown_links()));
     } else {
@@ -295,8 +295,11 @@ void SourcePcap::sum_up() {
   }
   if (!undecodable_.empty()) {
     const std::string problem = first_of(undecodable_, "; ");
-    // Of a folder that holds other captures too, the others are what was asked for.
-    if (named_undecodable_ || !decodable_) throw std::runtime_error(problem);
+    // Of a folder that holds other captures too, the others are what was asked for, unless every
+    // file of it counts.
+    if (named_undecodable_ || !decodable_ || others_stop(options_)) {
+      throw std::runtime_error(problem);
+    }
     context_->warning(problem);
   }
   if (gate_.taken() != 0 && !found_) {
@@ -423,9 +426,10 @@ MILLRACE_PLUGIN(
                       {"file", AgentFrom::file}}),
         option<&PcapOptions::other_files>(
             "other_files",
-            "what files of a folder that are no captures do: \"skip\" they are passed over with a "
-            "warning, \"stop\" the run ends with an error before anything is read, \"auto\" "
-            "\"stop\" with agent_from = \"folder\", else \"skip\"")
+            "what files of a folder do that are no captures, or of which no packet can be decoded: "
+            "\"skip\" they are passed over with a warning, \"stop\" the run ends with an error "
+            "(before anything is read, if one is no capture), \"auto\" is \"stop\" with "
+            "agent_from = \"folder\", else \"skip\"")
             .choices({{"auto", OtherFiles::automatic},
                       {"skip", OtherFiles::skip},
                       {"stop", OtherFiles::stop}}),

@@ -762,6 +762,23 @@ TEST_F(SourcePcapTest, OtherFilesOfAFolderArePassedOver) {
   }
 }
 
+TEST_F(SourcePcapTest, AClassOfWhichNothingCanBeDecodedIsAnError) {
+  fs::create_directories(folder_ / "d/web");
+  fs::create_directories(folder_ / "d/dns");
+  file("d/web/a.pcap", classic(2));
+  std::string undecodable = classic(2);
+  undecodable[20] = 105;  // IEEE802_11
+  file("d/dns/b.pcap", undecodable);
+  PcapOptions options;
+  options.file = {folder_ / "d"};
+  EXPECT_EQ(read(options).size(), 4U) << "a warning: the other captures are what was asked for";
+  options.agent_from = AgentFrom::folder;
+  Findings findings;
+  probe_pcap_options(options, findings);
+  EXPECT_FALSE(findings.list().empty());
+  EXPECT_THROW(read(options), std::runtime_error);
+}
+
 TEST_F(SourcePcapTest, BothReadersAgreeOnEveryCapture) {
   const char* given = std::getenv("MILLRACE_SHARED");
   const char* source = std::getenv("MILLRACE_SOURCE");
