@@ -1,6 +1,6 @@
 #include "millrace/packet_clock.h"
 
-#include <array>
+#include <algorithm>
 #include <utility>
 
 namespace millrace {
@@ -15,22 +15,26 @@ std::uint64_t apart(Timestamp a, Timestamp b) {
 
 }  // namespace
 
-/// Of those that voted: one with a wrong time among them does no harm.
-Timestamp PacketClock::middle() const noexcept {
-  std::array<Timestamp, kConfirmations + 1> sorted = vote_;
+/// The packets that voted, in the order of their times. Those at the ends may have wrong ones.
+PacketClock::Votes PacketClock::sorted() const noexcept {
+  Votes votes = vote_;
   for (std::size_t i = 1; i < votes_; ++i) {
-    for (std::size_t k = i; k > 0 && sorted[k] < sorted[k - 1]; --k) {
-      std::swap(sorted[k], sorted[k - 1]);
+    for (std::size_t k = i; k > 0 && votes[k] < votes[k - 1]; --k) {
+      std::swap(votes[k], votes[k - 1]);
     }
   }
-  return sorted[(votes_ - 1) / 2];
+  return votes;
+}
+
+Timestamp PacketClock::at_end() const noexcept {
+  return votes_ > 1 ? std::max(now_, sorted()[votes_ - 2]) : now_;
 }
 
 bool PacketClock::doubt(Timestamp time) noexcept {
   if (votes_ != 0 && apart(time, vote_[0]) >= apart(time, now_)) votes_ = 0;
   vote_[votes_++] = time;
   if (votes_ <= kConfirmations) return false;
-  const Timestamp to = middle();
+  const Timestamp to = sorted()[kConfirmations / 2];
   votes_ = 0;
   const Duration ahead = between(now_, to);
   if (agreed_ >= kConfirmations && (ahead < Duration(0) || ahead > kSilence)) {

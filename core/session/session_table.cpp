@@ -99,9 +99,9 @@ class SessionTable::Impl {
   }
 
   void flush(const Emit& emit) {
-    const Duration end = clock_.elapsed_at_end();
+    const Timestamp end = clock_.at_end();
     while (!active_.empty()) {
-      const bool over = end - entries_[active_.front()].queued >= limits_.delay;
+      const bool over = between(entries_[active_.front()].first_seen, end) >= limits_.delay;
       finish(active_.front(), over ? Due::timeout : Due::end, emit);
     }
   }

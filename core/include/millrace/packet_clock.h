@@ -90,11 +90,8 @@ class PacketClock {
   /// How much time has passed, all in all: never falls, and stays through a jump back. What is
   /// measured by it goes on whatever happens to the time of day.
   [[nodiscard]] Duration elapsed() const noexcept { return elapsed_; }
-  /// The same at the end of the packets: a jump ahead counts that one more packet confirmed.
-  [[nodiscard]] Duration elapsed_at_end() const noexcept {
-    const Duration ahead = votes_ > 1 ? between(now_, middle()) : Duration(0);
-    return counts(ahead) ? sum(elapsed_, std::min(ahead, kLongest)) : elapsed_;
-  }
+  /// `now` at the end of the packets: one ahead of it counts if another one confirmed it.
+  [[nodiscard]] Timestamp at_end() const noexcept;
   /// Jumps followed: back, or ahead by more than `kSilence`.
   [[nodiscard]] std::uint64_t jumps() const noexcept { return jumps_; }
   /// The last of them: from where, to where.
@@ -125,12 +122,13 @@ class PacketClock {
     elapsed_ = sum(elapsed_, std::min(ahead, kLongest));
   }
 
-  [[nodiscard]] Timestamp middle() const noexcept;
+  using Votes = std::array<Timestamp, kConfirmations + 1>;
+  [[nodiscard]] Votes sorted() const noexcept;
   bool doubt(Timestamp time) noexcept;
 
   Timestamp now_ = kNoTime;
   Duration elapsed_{};
-  std::array<Timestamp, kConfirmations + 1> vote_{};  ///< the candidate, and what confirmed it
+  Votes vote_{};  ///< the candidate, and what confirmed it
   std::uint32_t votes_ = 0;
   std::uint32_t agreed_ = 0;  ///< packets that were near the clock, as far as it matters
   std::uint64_t jumps_ = 0;
