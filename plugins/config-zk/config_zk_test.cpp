@@ -61,6 +61,9 @@ TEST_F(ConfigZkTest, NodeThatIsDeletedLeavesItsValuesInUse) {
   const std::uint64_t first = other.put(options_.node, "a = 1");
   Agent agent(options_, context_);
   ASSERT_EQ(agent.told.wait_for(1), "a=1");
+  ConfigStatus running;
+  running.applied = running.seen = first;
+  agent.report(running);
   other.remove(options_.node);
   ASSERT_TRUE(
       says(context_, "was deleted; the pipeline goes on with generation " + std::to_string(first)));
@@ -174,6 +177,9 @@ TEST_F(ConfigZkTest, ServerFrozenBeyondTheSessionTimeout) {
   other.put(options_.node, "a = 1");
   Agent agent(options_, context_);
   ASSERT_EQ(agent.told.wait_for(1), "a=1");
+  ConfigStatus running;
+  running.applied = running.seen = 1;
+  agent.report(running);
   services()->pause("zookeeper");
   ASSERT_TRUE(says(context_, "the pipeline goes on with generation"));
   services()->resume("zookeeper");

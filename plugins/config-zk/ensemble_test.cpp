@@ -80,6 +80,9 @@ TEST_F(EnsembleTest, AllThreeAreRestarted) {
   other.put(options_.node, "a = 1");
   Agent agent(options_, context_);
   ASSERT_EQ(agent.told.wait_for(1), "a=1");
+  ConfigStatus running;
+  running.applied = running.seen = 1;
+  agent.report(running);
   services()->command("stop", {kMembers.begin(), kMembers.end()});
   ASSERT_TRUE(says(context_, "the pipeline goes on with generation"));
   services()->command("start", {kMembers.begin(), kMembers.end()});

@@ -69,6 +69,8 @@ void SourceHttp::run(Output<Packet>& out, std::stop_token stop) {
     if (options_.watermark == WatermarkKind::packets) {
       for (const Packet& packet : batch->items) clock.see(packet.time);
       batch->watermark = clock.watermark();
+    } else {
+      batch->watermark = kNoTime;  // that of one upload says nothing of the others
     }
     out.push(std::move(*batch));
   }

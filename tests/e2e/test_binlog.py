@@ -61,7 +61,7 @@ def test_an_update_arrives_in_the_node(tmp_path, site):
     site.wait_for("green", 'interface = "any"')
     site.services.sql("UPDATE agent_config SET filter = 'udp port 53', interface = 'eth\"0' WHERE agent = 'red'")
     site.wait_for("red", 'filter = "udp port 53"')
-    assert site.node("red") == 'interface = "eth\\"0"\nfilter = "udp port 53"\nserver = "http://größe:1"\n'
+    assert site.node("red") == 'interface = "eth\\"0"\nfilter = "udp port 53"\nserver = "http://größe:1"\npaused = "0"\n'
     site.services.sql("UPDATE agent_config SET agent = 'blue' WHERE agent = 'red'; DELETE FROM agent_config WHERE agent = 'green'")
     site.wait_for("blue", "udp port 53")
     until(lambda: site.node("red") is None and site.node("green") is None, 60, "two nodes that go")

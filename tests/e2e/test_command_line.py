@@ -133,8 +133,8 @@ def test_a_file_that_is_nested_too_deep_is_an_error_with_its_place(tmp_path, key
     ("source-canal", "brokers", "h:99999", "1 to 65535"),
     ("source-canal", "brokers", "", "no host"),
     ("source-binlog", "server", "nonsense", "expected mysql://"),
-    ("sink-http", "url", "nonsense", "nonsense"),
-    ("model-http", "url", "nonsense", "nonsense"),
+    ("sink-http", "url", "nonsense", "expected http://HOST:PORT"),
+    ("model-http", "url", "nonsense", "expected http://HOST:PORT"),
     ("source-http", "listen", "nonsense", "HOST:PORT"),
     ("config-zk.apply", "server", "nonsense", "server"),
 ])

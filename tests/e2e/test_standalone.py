@@ -185,7 +185,7 @@ def test_damaged_model_is_told_before_the_first_packet(tmp_path):
                  "--var", f"DATABASE={tmp_path / 's.db'}")
     result = run(*arguments)
     assert result.returncode == 2
-    assert "m.pt' cannot be loaded" in result.stderr
+    assert "m.pt' cannot be used: it is damaged" in result.stderr
     assert "pipelines/standalone.toml:" in result.stderr
     model.write_bytes(data)
     card = (tmp_path / "m.toml").read_text().replace('"BitTorrent", ', "")
