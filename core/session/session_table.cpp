@@ -262,7 +262,9 @@ class SessionTable::Impl {
       }
       if (!entry.active) {
         // What was silent for long enough is as good as forgotten, as `clock_moved` does it.
-        const bool forgotten = between(entry.touched, packet.time) > epochs_for_;
+        // So is what lies as far behind: a table that had forgotten it would count the same.
+        const Duration gap = between(entry.touched, packet.time);
+        const bool forgotten = gap > epochs_for_ || gap < -epochs_for_;
         done_.remove(entries_, index);
         begin(index, packet, decoded, forgotten ? 0 : entry.epoch + 1, tag);
       }

@@ -118,7 +118,7 @@ local function walk(blob, chunked, applied)
           store = true
         elseif gap > idle or -gap > idle or band(flags, 4) ~= 0 then
           append()
-          begin(gap > remember and 0 or epoch + 1, band(flags, 1) ~= 0, th, tl)
+          begin((gap > remember or -gap > remember) and 0 or epoch + 1, band(flags, 1) ~= 0, th, tl)
           store = true
         else
           after_due = after_due + 1
